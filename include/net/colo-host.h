@@ -1,0 +1,32 @@
+/*
+ * The host: every difference between QEMU series, and what the filters have in common with it
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * No other file of the suite asks for a version.  Include it after qemu/osdep.h.
+ */
+
+#ifndef NET_COLO_HOST_H
+#define NET_COLO_HOST_H
+
+#include "migration/colo.h"
+#include "net/filter.h"
+#include "net/net.h"
+
+/* True while this QEMU's guest is a secondary: what it sends must not reach a network. */
+bool colo_host_is_secondary(void);
+
+/* Length of the virtio-net header of a packet that passes @nf with @flags. */
+uint32_t colo_host_vnet_len(NetFilterState *nf, bool vnet_hdr_support, unsigned flags);
+
+/* Refuses a filter whose vnet_hdr_support is not that of the others on its netdev. */
+bool colo_host_check_vnet(NetFilterState *nf, bool vnet_hdr_support, Error **errp);
+
+/*
+ * Passes a packet on behind @nf, as sent by @sender.  With @vnet_hdr_support its virtio-net header, of @vnet_len
+ * bytes, is brought to the length that the netdev has now; without, the packet is passed as it is.
+ */
+void colo_host_pass(NetFilterState *nf, bool vnet_hdr_support, NetClientState *sender, const uint8_t *frame,
+                    uint32_t size, uint32_t vnet_len);
+
+#endif /* NET_COLO_HOST_H */

@@ -1,0 +1,108 @@
+/*
+ * The comparator: two sides' output in, what may leave out
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef NET_COLO_COMPARATOR_H
+#define NET_COLO_COMPARATOR_H
+
+#include "net/colo/flow.h"
+#include "net/colo/stats.h"
+
+typedef enum {
+    COLO_PRIMARY,
+    COLO_SECONDARY,
+    COLO_SIDES,
+} ColoSide;
+
+/* Why a checkpoint was asked for. */
+typedef enum {
+    COLO_REASON_PAYLOAD,            /* both sides sent different bytes */
+    COLO_REASON_FLAGS,              /* one ended or began its stream where the other did not */
+    COLO_REASON_OPTIONS,            /* different SYN options */
+    COLO_REASON_TIMEOUT,            /* the secondary did not send the same in time */
+    COLO_REASON_ACK,                /* the same, but only its acknowledgement is missing */
+    COLO_REASON_QUEUE_FULL,         /* each side waits for the other to be read */
+    COLO_REASON_SECONDARY_RESET,    /* the secondary reset a connection that lives */
+    COLO_REASON_PEER_LOST,          /* the secondary's output has ended */
+    COLO_REASONS,
+} ColoReason;
+
+typedef struct ColoComparator ColoComparator;
+
+typedef struct {
+    /* This frame may leave now.  It is the callee's only until it returns. */
+    void (*release)(const uint8_t *frame, uint32_t size, uint32_t vnet_len, void *opaque);
+    /* The sides differ: a checkpoint is needed.  At most once until colo_comparator_checkpoint(). */
+    void (*diverged)(ColoReason reason, const ColoFlowKey *flow, void *opaque);
+} ColoComparatorOps;
+
+typedef struct {
+    int64_t timeout;        /* ns that a primary packet is held at most before a checkpoint is asked for */
+    uint32_t queue_size;    /* packets per side and flow before that side is made to wait */
+    uint8_t secret[16];     /* random; keys the hash */
+} ColoComparatorConfig;
+
+typedef struct {
+    ColoCount in[COLO_SIDES];
+    ColoCount released;
+    ColoCount discarded;    /* the secondary's, compared or not */
+    uint32_t held[COLO_SIDES];      /* packets, now */
+    uint64_t held_bytes[COLO_SIDES];
+    uint32_t held_max;              /* the primary's, at most so far */
+    uint64_t checkpoints;           /* loaded */
+    uint64_t diverged[COLO_REASONS];
+    ColoReason last_reason;         /* valid once any diverged[] is not 0 */
+    ColoFlowKey last_flow;
+} ColoComparatorStats;
+
+ColoComparator *colo_comparator_new(const ColoComparatorConfig *config, const ColoComparatorOps *ops, void *opaque);
+
+/* Whatever is still held is released first. */
+void colo_comparator_free(ColoComparator *c);
+
+/*
+ * While comparing is off, the primary's output passes straight through and the secondary's is discarded.
+ * Switching it off releases everything held; switching it on starts an epoch.  Off at first.
+ */
+void colo_comparator_set_comparing(ColoComparator *c, bool comparing);
+bool colo_comparator_is_comparing(const ColoComparator *c);
+
+/* A frame from a side; @frame stays the caller's.  @now: ns of a monotonic clock. */
+void colo_comparator_packet(ColoComparator *c, ColoSide side, const uint8_t *frame, uint32_t size,
+                            uint32_t vnet_len, int64_t now);
+
+/*
+ * A checkpoint has been loaded by the secondary: everything held is released, the secondary's unmatched output
+ * forgotten, and a new epoch begins.
+ */
+void colo_comparator_checkpoint(ColoComparator *c);
+
+/*
+ * The side's stream has come to where its guest resumed after a checkpoint (or at the start of COLO): what it
+ * sends from here on is of the newest epoch.  A side that has once said so is taken to be in the old
+ * epoch, after each checkpoint, until it says so again.
+ */
+void colo_comparator_epoch(ColoComparator *c, ColoSide side);
+
+/* The side's connection is new: no word from before counts any more. */
+void colo_comparator_reconnected(ColoComparator *c, ColoSide side);
+
+/* The secondary's connection has ended: asks for a checkpoint if it is missed. */
+void colo_comparator_peer_lost(ColoComparator *c);
+
+/* False if the side is so far ahead that its input should not be read for now. */
+bool colo_comparator_may_read(const ColoComparator *c, ColoSide side);
+
+/* When colo_comparator_tick() is wanted next (ns), or INT64_MAX. */
+int64_t colo_comparator_deadline(const ColoComparator *c);
+void colo_comparator_tick(ColoComparator *c, int64_t now);
+
+uint32_t colo_comparator_flows(const ColoComparator *c);
+const ColoComparatorStats *colo_comparator_stats(const ColoComparator *c);
+
+/* "payload", "timeout", ... as the documentation names them. */
+const char *colo_reason_name(ColoReason reason);
+
+#endif /* NET_COLO_COMPARATOR_H */

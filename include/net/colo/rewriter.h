@@ -1,0 +1,47 @@
+/*
+ * The rewriter: the secondary's sequence numbers and the client's
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef NET_COLO_REWRITER_H
+#define NET_COLO_REWRITER_H
+
+#include "net/colo/flow.h"
+
+typedef struct ColoRewriter ColoRewriter;
+
+/* What is to be done to a packet. */
+typedef enum {
+    COLO_REWRITE_NOTHING,
+    COLO_REWRITE_SEQ,       /* add to the sequence number */
+    COLO_REWRITE_ACK,       /* add to the acknowledgement number and the SACK blocks */
+} ColoRewriteKind;
+
+typedef struct {
+    ColoRewriteKind kind;
+    uint32_t add;           /* modulo 2^32 */
+} ColoRewrite;
+
+/* @secret: 16 random bytes for the flow table. */
+ColoRewriter *colo_rewriter_new(const uint8_t secret[16]);
+void colo_rewriter_free(ColoRewriter *r);
+
+/* Looks at a packet, in the order in which they pass, and decides.  @now: ns of a monotonic clock. */
+ColoRewrite colo_rewriter_look(ColoRewriter *r, ColoDirection direction, const ColoPacket *p, int64_t now);
+
+/* Does it, to a packet whose bytes may be written; keeps the checksum right. */
+void colo_rewrite(ColoPacket *p, ColoRewrite rewrite);
+
+/* The secondary is the primary's copy now: every connection is an ordinary one. */
+void colo_rewriter_checkpoint(ColoRewriter *r);
+
+/* The secondary serves alone now: connections that are mapped stay so, new ones are left alone. */
+void colo_rewriter_failover(ColoRewriter *r);
+
+/* True once nothing is mapped any more and nothing will be: packets need not come here again. */
+bool colo_rewriter_is_done(const ColoRewriter *r);
+
+uint32_t colo_rewriter_flows(const ColoRewriter *r);
+
+#endif /* NET_COLO_REWRITER_H */

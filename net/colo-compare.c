@@ -1,0 +1,692 @@
+/*
+ * colo-compare: lets the primary's output go when the secondary can stand by it
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Theory of operation
+ *
+ * The decisions are the core's (net/colo/comparator.c).  Here are its senses and hands: three links (the primary's output,
+ * the secondary's, and what may leave), a timer, and the frame.  All of that runs in one thread, the
+ * iothread's; the core is touched from no other.  A turn of that thread reads a batch of packets, hands them to the core,
+ * collects what the core releases in the outbox, and writes the outbox once.
+ *
+ * Backpressure.  A side is read while the core wants to hear from it and what has been released finds a taker.
+ *
+ * The frame comes and goes as a notifier.  While one is there (or `active=on`, or a foreign frame behind notify_dev), output
+ * is compared; otherwise it passes straight through.  Events of the frame are carried into the
+ * iothread and waited for, so that the guest does not run on before the new epoch has begun here.
+ *
+ * Locks: compares_lock guards the list of objects, frame_lock the list of notifiers.  The iothread takes only the
+ * latter, and holds it only to call out; so whoever waits for the iothread may hold the former.
+ */
+
+#include "qemu/osdep.h"
+#include "crypto/random.h"
+#include "net/colo-compare.h"
+#include "net/colo-host.h"
+#include "net/colo-link.h"
+#include "net/colo-report.h"
+#include "net/colo/comparator.h"
+#include "qapi/error.h"
+#include "qapi/qapi-types-qom.h"
+#include "qapi/visitor.h"
+#include "qemu/error-report.h"
+#include "qemu/main-loop.h"
+#include "qemu/thread.h"
+#include "qemu/timer.h"
+#include "qom/object_interfaces.h"
+#include "sysemu/iothread.h"
+#include "migration/migration.h"
+#include "trace.h"
+
+#define TYPE_COLO_COMPARE "colo-compare"
+OBJECT_DECLARE_SIMPLE_TYPE(ColoCompare, COLO_COMPARE)
+
+/* Released bytes that may wait for a taker before no more is read. */
+#define OUTBOX_HIGH (1024 * 1024)
+
+/* Defaults of the properties. */
+#define COMPARE_TIMEOUT_MS 3000
+#define EXPIRED_SCAN_CYCLE_MS 1000
+#define MAX_QUEUE_SIZE 1024
+
+/* Xen's frame and this object tell each other these. */
+#define XEN_HELLO "COLO_USERSPACE_PROXY_INIT"
+#define XEN_WELCOME "COLO_COMPARE_GET_XEN_INIT"
+#define XEN_ASK "DO_CHECKPOINT"
+#define XEN_CHECKPOINT "COLO_CHECKPOINT"
+
+struct ColoCompare {
+    Object parent_obj;
+
+    char *primary_in;
+    char *secondary_in;
+    char *outdev;
+    char *notify_dev;
+    IOThread *iothread;
+    bool vnet_hdr;
+    ColoCompareActive active;
+    uint64_t compare_timeout;           /* ms */
+    uint32_t expired_scan_cycle;        /* ms; accepted, no longer needed */
+    uint32_t max_queue_size;
+
+    bool running;                       /* everything below is set up */
+    IOThread *thread;                   /* `iothread`, or one of its own */
+    AioContext *context;
+    ColoComparator *comparator;
+    ColoLink in[COLO_SIDES];
+    ColoLink out;
+    ColoLink notify;
+    QEMUTimer *timer;
+    int64_t timer_at;                   /* ns; INT64_MAX: not set */
+    QTAILQ_ENTRY(ColoCompare) next;
+};
+
+static QemuMutex compares_lock;
+static QTAILQ_HEAD(, ColoCompare) compares = QTAILQ_HEAD_INITIALIZER(compares);
+
+static QemuMutex frame_lock;
+static NotifierList frame_notifiers = NOTIFIER_LIST_INITIALIZER(frame_notifiers);
+static bool frame_is_there;
+
+static const char *compare_id(ColoCompare *s)
+{
+    return object_get_canonical_path_component(OBJECT(s));
+}
+
+/* The end of a turn: what was released is written, and the timer set to what comes next. */
+static void compare_turn_done(ColoCompare *s)
+{
+    int64_t deadline = colo_comparator_deadline(s->comparator);
+
+    colo_link_flush(&s->out);
+    if (deadline != s->timer_at) {
+        s->timer_at = deadline;
+        if (deadline == INT64_MAX) {
+            timer_del(s->timer);
+        } else {
+            timer_mod_ns(s->timer, deadline);
+        }
+    }
+}
+
+static void compare_timer(void *opaque)
+{
+    ColoCompare *s = opaque;
+
+    s->timer_at = INT64_MAX;
+    colo_comparator_tick(s->comparator, qemu_clock_get_ns(QEMU_CLOCK_REALTIME));
+    compare_turn_done(s);
+}
+
+/* What the core decides */
+
+static void compare_release(const uint8_t *frame, uint32_t size, uint32_t vnet_len, void *opaque)
+{
+    ColoCompare *s = opaque;
+    struct iovec iov = { .iov_base = (void *)frame, .iov_len = size };
+
+    colo_link_send(&s->out, &iov, 1, vnet_len);
+}
+
+static void compare_tell_xen(ColoCompare *s, const char *message)
+{
+    struct iovec iov = { .iov_base = (void *)message, .iov_len = strlen(message) };
+
+    colo_link_send(&s->notify, &iov, 1, 0);
+    colo_link_flush(&s->notify);
+}
+
+static void compare_diverged(ColoReason reason, const ColoFlowKey *flow, void *opaque)
+{
+    ColoCompare *s = opaque;
+    char text[COLO_FLOW_TEXT];
+
+    if (trace_event_get_state_backends(TRACE_COLO_COMPARE_DIVERGED)) {
+        trace_colo_compare_diverged(compare_id(s), colo_reason_name(reason), colo_flow_key_format(flow, text));
+    }
+    if (s->notify_dev) {
+        compare_tell_xen(s, XEN_ASK);
+        return;
+    }
+    qemu_mutex_lock(&frame_lock);
+    notifier_list_notify(&frame_notifiers, migrate_get_current());
+    qemu_mutex_unlock(&frame_lock);
+}
+
+static const ColoComparatorOps compare_ops = {
+    .release = compare_release,
+    .diverged = compare_diverged,
+};
+
+/* What comes in */
+
+static void compare_packet(ColoCompare *s, ColoSide side, const uint8_t *frame, uint32_t size, uint32_t vnet_len)
+{
+    if (colo_is_epoch_mark(frame + vnet_len, size - vnet_len)) {
+        trace_colo_compare_epoch(compare_id(s), side == COLO_PRIMARY ? "primary" : "secondary");
+        colo_comparator_epoch(s->comparator, side);
+    } else {
+        colo_comparator_packet(s->comparator, side, frame, size, vnet_len, qemu_clock_get_ns(QEMU_CLOCK_REALTIME));
+    }
+}
+
+static void compare_primary_packet(const uint8_t *frame, uint32_t size, uint32_t vnet_len, void *opaque)
+{
+    compare_packet(opaque, COLO_PRIMARY, frame, size, vnet_len);
+}
+
+static void compare_secondary_packet(const uint8_t *frame, uint32_t size, uint32_t vnet_len, void *opaque)
+{
+    compare_packet(opaque, COLO_SECONDARY, frame, size, vnet_len);
+}
+
+static bool compare_may_read(ColoCompare *s, ColoSide side)
+{
+    return colo_outbox_size(&s->out.outbox) < OUTBOX_HIGH && colo_comparator_may_read(s->comparator, side);
+}
+
+static bool compare_may_read_primary(void *opaque)
+{
+    return compare_may_read(opaque, COLO_PRIMARY);
+}
+
+static bool compare_may_read_secondary(void *opaque)
+{
+    return compare_may_read(opaque, COLO_SECONDARY);
+}
+
+static void compare_read_done(void *opaque)
+{
+    compare_turn_done(opaque);
+}
+
+static void compare_primary_connected(bool connected, void *opaque)
+{
+    ColoCompare *s = opaque;
+
+    colo_comparator_reconnected(s->comparator, COLO_PRIMARY);
+}
+
+static void compare_secondary_connected(bool connected, void *opaque)
+{
+    ColoCompare *s = opaque;
+
+    colo_comparator_reconnected(s->comparator, COLO_SECONDARY);
+    if (!connected) {
+        colo_comparator_peer_lost(s->comparator);
+        compare_turn_done(s);
+    }
+}
+
+static const ColoLinkOps compare_in_ops[COLO_SIDES] = {
+    [COLO_PRIMARY] = {
+        .packet = compare_primary_packet,
+        .may_read = compare_may_read_primary,
+        .read_done = compare_read_done,
+        .connected = compare_primary_connected,
+    },
+    [COLO_SECONDARY] = {
+        .packet = compare_secondary_packet,
+        .may_read = compare_may_read_secondary,
+        .read_done = compare_read_done,
+        .connected = compare_secondary_connected,
+    },
+};
+
+static void compare_notify_packet(const uint8_t *message, uint32_t size, uint32_t vnet_len, void *opaque)
+{
+    ColoCompare *s = opaque;
+
+    if (size == strlen(XEN_HELLO) && !memcmp(message, XEN_HELLO, size)) {
+        compare_tell_xen(s, XEN_WELCOME);
+    } else if (size == strlen(XEN_CHECKPOINT) && !memcmp(message, XEN_CHECKPOINT, size)) {
+        colo_comparator_checkpoint(s->comparator);
+        compare_turn_done(s);
+    } else {
+        error_report("%s: a message came that is neither %s nor %s", s->notify.name, XEN_HELLO, XEN_CHECKPOINT);
+    }
+}
+
+static const ColoLinkOps compare_notify_ops = {
+    .packet = compare_notify_packet,
+};
+
+static const ColoLinkOps compare_out_ops = { 0 };
+
+/* Calls into the iothread */
+
+typedef void CompareCall(ColoCompare *s);
+
+typedef struct {
+    ColoCompare *s;
+    CompareCall *call;
+    QemuEvent done;
+} Called;
+
+static void compare_called(void *opaque)
+{
+    Called *called = opaque;
+
+    called->call(called->s);
+    qemu_event_set(&called->done);
+}
+
+/* Has @call done in the object's own thread, and waits for it. */
+static void compare_call(ColoCompare *s, CompareCall *call)
+{
+    Called called = { .s = s, .call = call };
+
+    qemu_event_init(&called.done, false);
+    aio_bh_schedule_oneshot(s->context, compare_called, &called);
+    qemu_event_wait(&called.done);
+    qemu_event_destroy(&called.done);
+}
+
+static void compare_call_all(CompareCall *call)
+{
+    ColoCompare *s;
+
+    qemu_mutex_lock(&compares_lock);
+    QTAILQ_FOREACH(s, &compares, next) {
+        compare_call(s, call);
+    }
+    qemu_mutex_unlock(&compares_lock);
+}
+
+static void compare_frame_comes_or_goes(ColoCompare *s)
+{
+    bool there = qatomic_read(&frame_is_there);
+    bool always = s->active == COLO_COMPARE_ACTIVE_ON || s->notify_dev;
+
+    trace_colo_compare_event(compare_id(s), there ? "the frame is there" : "no frame is there");
+    if (!there) {
+        colo_comparator_set_comparing(s->comparator, false);
+    }
+    colo_comparator_set_comparing(s->comparator, there || always);
+    compare_turn_done(s);
+}
+
+static void compare_checkpoint(ColoCompare *s)
+{
+    trace_colo_compare_event(compare_id(s), "checkpoint");
+    colo_comparator_checkpoint(s->comparator);
+    compare_turn_done(s);
+}
+
+void colo_notify_compares_event(void *opaque, int event, Error **errp)
+{
+    if (event == COLO_EVENT_CHECKPOINT) {
+        compare_call_all(compare_checkpoint);
+    } else if (event == COLO_EVENT_FAILOVER) {
+        qatomic_set(&frame_is_there, false);
+        compare_call_all(compare_frame_comes_or_goes);
+    }
+}
+
+void colo_compare_register_notifier(Notifier *notify)
+{
+    qemu_mutex_lock(&frame_lock);
+    notifier_list_add(&frame_notifiers, notify);
+    qatomic_set(&frame_is_there, true);
+    qemu_mutex_unlock(&frame_lock);
+    compare_call_all(compare_frame_comes_or_goes);
+}
+
+void colo_compare_unregister_notifier(Notifier *notify)
+{
+    qemu_mutex_lock(&frame_lock);
+    notifier_remove(notify);
+    qatomic_set(&frame_is_there, !notifier_list_empty(&frame_notifiers));
+    qemu_mutex_unlock(&frame_lock);
+    compare_call_all(compare_frame_comes_or_goes);
+}
+
+/* Life */
+
+static bool compare_open_link(ColoCompare *s, ColoLink *link, const char *property, const char *chardev_id,
+                              bool write_vnet, Error **errp)
+{
+    Chardev *chr = qemu_chr_find(chardev_id);
+
+    if (chr && (!qemu_chr_has_feature(chr, QEMU_CHAR_FEATURE_RECONNECTABLE) ||
+                !qemu_chr_has_feature(chr, QEMU_CHAR_FEATURE_GCONTEXT))) {
+        error_setg(errp, "colo-compare '%s': %s: chardev '%s' cannot be used, because it cannot be reconnected or "
+                   "moved to another thread; use one of type socket", compare_id(s), property, chardev_id);
+        return false;
+    }
+    return colo_link_open(link, OBJECT(s), property, chardev_id, s->vnet_hdr, write_vnet, errp);
+}
+
+static bool compare_open_links(ColoCompare *s, Error **errp)
+{
+    return compare_open_link(s, &s->in[COLO_PRIMARY], "primary_in", s->primary_in, s->vnet_hdr, errp) &&
+           compare_open_link(s, &s->in[COLO_SECONDARY], "secondary_in", s->secondary_in, s->vnet_hdr, errp) &&
+           compare_open_link(s, &s->out, "outdev", s->outdev, s->vnet_hdr, errp) &&
+           (!s->notify_dev ||
+            compare_open_link(s, &s->notify, "notify_dev", s->notify_dev, false, errp));
+}
+
+static void compare_close_links(ColoCompare *s)
+{
+    colo_link_close(&s->in[COLO_PRIMARY]);
+    colo_link_close(&s->in[COLO_SECONDARY]);
+    colo_link_close(&s->out);
+    colo_link_close(&s->notify);
+}
+
+static bool compare_check(ColoCompare *s, Error **errp)
+{
+    const struct {
+        const char *property;
+        const char *chardev;
+    } devs[] = {
+        { "primary_in", s->primary_in },
+        { "secondary_in", s->secondary_in },
+        { "outdev", s->outdev },
+        { "notify_dev", s->notify_dev },
+    };
+
+    for (int i = 0; i < ARRAY_SIZE(devs); i++) {
+        if (!devs[i].chardev && i < 3) {
+            error_setg(errp, "colo-compare '%s': property '%s' is missing; name a chardev", compare_id(s),
+                       devs[i].property);
+            return false;
+        }
+        for (int j = 0; j < i; j++) {
+            if (devs[i].chardev && !strcmp(devs[i].chardev, devs[j].chardev)) {
+                error_setg(errp, "colo-compare '%s': properties '%s' and '%s' both name chardev '%s'; each needs "
+                           "one of its own", compare_id(s), devs[j].property, devs[i].property, devs[i].chardev);
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+static void compare_start(ColoCompare *s)
+{
+    GMainContext *context = iothread_get_g_main_context(s->thread);
+
+    colo_link_start(&s->out, &compare_out_ops, s, context);
+    colo_link_start(&s->in[COLO_PRIMARY], &compare_in_ops[COLO_PRIMARY], s, context);
+    colo_link_start(&s->in[COLO_SECONDARY], &compare_in_ops[COLO_SECONDARY], s, context);
+    if (s->notify_dev) {
+        colo_link_start(&s->notify, &compare_notify_ops, s, context);
+    }
+    compare_frame_comes_or_goes(s);
+}
+
+static void compare_stop(ColoCompare *s)
+{
+    colo_link_stop(&s->in[COLO_PRIMARY]);
+    colo_link_stop(&s->in[COLO_SECONDARY]);
+    colo_link_stop(&s->notify);
+    colo_comparator_free(s->comparator);    /* releases what is held */
+    colo_link_flush(&s->out);
+    colo_link_stop(&s->out);
+    timer_free(s->timer);
+}
+
+static void compare_complete(UserCreatable *uc, Error **errp)
+{
+    ColoCompare *s = COLO_COMPARE(uc);
+    g_autofree char *iothread_id = g_strdup_printf("colo-compare-%s", compare_id(s));
+    ColoComparatorConfig config = {
+        .timeout = (int64_t)s->compare_timeout * SCALE_MS,
+        .queue_size = s->max_queue_size,
+    };
+
+    if (!compare_check(s, errp) || qcrypto_random_bytes(config.secret, sizeof(config.secret), errp) < 0 ||
+        !compare_open_links(s, errp)) {
+        compare_close_links(s);
+        return;
+    }
+    if (s->iothread) {
+        s->thread = s->iothread;
+        object_ref(OBJECT(s->thread));
+    } else {
+        s->thread = iothread_create(iothread_id, errp);
+        if (!s->thread) {
+            compare_close_links(s);
+            return;
+        }
+    }
+    s->context = iothread_get_aio_context(s->thread);
+    s->comparator = colo_comparator_new(&config, &compare_ops, s);
+    s->timer = aio_timer_new(s->context, QEMU_CLOCK_REALTIME, SCALE_NS, compare_timer, s);
+    s->timer_at = INT64_MAX;
+    s->running = true;
+
+    /* One or the other sees a frame that comes now. */
+    qemu_mutex_lock(&compares_lock);
+    QTAILQ_INSERT_TAIL(&compares, s, next);
+    compare_call(s, compare_start);
+    qemu_mutex_unlock(&compares_lock);
+}
+
+static void compare_finalize(Object *obj)
+{
+    ColoCompare *s = COLO_COMPARE(obj);
+
+    if (s->running) {
+        qemu_mutex_lock(&compares_lock);
+        QTAILQ_REMOVE(&compares, s, next);
+        qemu_mutex_unlock(&compares_lock);
+        compare_call(s, compare_stop);
+        compare_close_links(s);
+        if (s->iothread) {
+            object_unref(OBJECT(s->thread));
+        } else {
+            iothread_destroy(s->thread);
+        }
+    }
+    g_free(s->primary_in);
+    g_free(s->secondary_in);
+    g_free(s->outdev);
+    g_free(s->notify_dev);
+}
+
+void colo_compare_cleanup(void)
+{
+    ColoCompare *s, *next;
+
+    QTAILQ_FOREACH_SAFE(s, &compares, next, next) {
+        object_unparent(OBJECT(s));
+    }
+}
+
+/* Properties */
+
+#define COMPARE_STR_PROPERTY(name) \
+    static char *compare_get_##name(Object *obj, Error **errp) \
+    { \
+        return g_strdup(COLO_COMPARE(obj)->name); \
+    } \
+    static void compare_set_##name(Object *obj, const char *value, Error **errp) \
+    { \
+        ColoCompare *s = COLO_COMPARE(obj); \
+        \
+        g_free(s->name); \
+        s->name = g_strdup(value); \
+    }
+
+COMPARE_STR_PROPERTY(primary_in)
+COMPARE_STR_PROPERTY(secondary_in)
+COMPARE_STR_PROPERTY(outdev)
+COMPARE_STR_PROPERTY(notify_dev)
+
+static bool compare_get_vnet_hdr(Object *obj, Error **errp)
+{
+    return COLO_COMPARE(obj)->vnet_hdr;
+}
+
+static void compare_set_vnet_hdr(Object *obj, bool value, Error **errp)
+{
+    COLO_COMPARE(obj)->vnet_hdr = value;
+}
+
+static int compare_get_active(Object *obj, Error **errp)
+{
+    return COLO_COMPARE(obj)->active;
+}
+
+static void compare_set_active(Object *obj, int value, Error **errp)
+{
+    COLO_COMPARE(obj)->active = value;
+}
+
+/* A number from 1 to 2^32 - 1, at @opaque bytes into the object. */
+static bool compare_visit_positive(Object *obj, Visitor *v, const char *name, uint32_t *value, Error **errp)
+{
+    if (!visit_type_uint32(v, name, value, errp)) {
+        return false;
+    }
+    if (!*value) {
+        error_setg(errp, "colo-compare: property '%s' is 0; it must be from 1 to %" PRIu32, name, UINT32_MAX);
+        return false;
+    }
+    return true;
+}
+
+static void compare_get_timeout(Object *obj, Visitor *v, const char *name, void *opaque, Error **errp)
+{
+    uint64_t value = COLO_COMPARE(obj)->compare_timeout;
+
+    visit_type_uint64(v, name, &value, errp);
+}
+
+static void compare_set_timeout(Object *obj, Visitor *v, const char *name, void *opaque, Error **errp)
+{
+    uint32_t value;
+
+    if (compare_visit_positive(obj, v, name, &value, errp)) {
+        COLO_COMPARE(obj)->compare_timeout = value;
+    }
+}
+
+static void compare_get_scan_cycle(Object *obj, Visitor *v, const char *name, void *opaque, Error **errp)
+{
+    visit_type_uint32(v, name, &COLO_COMPARE(obj)->expired_scan_cycle, errp);
+}
+
+static void compare_set_scan_cycle(Object *obj, Visitor *v, const char *name, void *opaque, Error **errp)
+{
+    uint32_t value;
+
+    if (compare_visit_positive(obj, v, name, &value, errp)) {
+        COLO_COMPARE(obj)->expired_scan_cycle = value;
+    }
+}
+
+static void compare_get_queue_size(Object *obj, Visitor *v, const char *name, void *opaque, Error **errp)
+{
+    visit_type_uint32(v, name, &COLO_COMPARE(obj)->max_queue_size, errp);
+}
+
+static void compare_set_queue_size(Object *obj, Visitor *v, const char *name, void *opaque, Error **errp)
+{
+    ColoCompare *s = COLO_COMPARE(obj);
+    uint32_t value;
+
+    if (s->running) {
+        error_setg(errp, "colo-compare '%s': property '%s' cannot be changed any more; create the object anew",
+                   compare_id(s), name);
+    } else if (compare_visit_positive(obj, v, name, &value, errp)) {
+        s->max_queue_size = value;
+    }
+}
+
+static ColoProxyInfo *compare_report(Object *obj)
+{
+    ColoCompare *s = COLO_COMPARE(obj);
+    const ColoComparatorStats *stats = colo_comparator_stats(s->comparator);
+    ColoProxyInfo *info = g_new0(ColoProxyInfo, 1);
+    ColoProxyCompareInfo *compare = &info->u.colo_compare;
+    ColoDivergenceCountList **tail = &compare->divergences;
+    char text[COLO_FLOW_TEXT];
+
+    QEMU_BUILD_BUG_ON((int)COLO_REASONS != (int)COLO_DIVERGENCE_REASON__MAX);
+    info->type = COLO_PROXY_TYPE_COLO_COMPARE;
+    compare->comparing = colo_comparator_is_comparing(s->comparator);
+    compare->primary = colo_report_count(&stats->in[COLO_PRIMARY]);
+    compare->secondary = colo_report_count(&stats->in[COLO_SECONDARY]);
+    compare->released = colo_report_count(&stats->released);
+    compare->discarded = colo_report_count(&stats->discarded);
+    compare->held = stats->held[COLO_PRIMARY];
+    compare->held_bytes = stats->held_bytes[COLO_PRIMARY];
+    compare->held_max = stats->held_max;
+    compare->pending = stats->held[COLO_SECONDARY];
+    compare->queued = colo_outbox_size(&s->out.outbox);
+    compare->flows = colo_comparator_flows(s->comparator);
+    compare->checkpoints = stats->checkpoints;
+    for (int reason = 0; reason < COLO_REASONS; reason++) {
+        if (stats->diverged[reason]) {
+            ColoDivergenceCount *count = g_new(ColoDivergenceCount, 1);
+
+            count->reason = reason;
+            count->count = stats->diverged[reason];
+            QAPI_LIST_APPEND(tail, count);
+            compare->has_last_reason = true;
+        }
+    }
+    if (compare->has_last_reason) {
+        compare->last_reason = (ColoDivergenceReason)stats->last_reason;
+        compare->has_last_flow = true;
+        compare->last_flow = g_strdup(colo_flow_key_format(&stats->last_flow, text));
+    }
+    return info;
+}
+
+static void compare_init(Object *obj)
+{
+    ColoCompare *s = COLO_COMPARE(obj);
+
+    s->compare_timeout = COMPARE_TIMEOUT_MS;
+    s->expired_scan_cycle = EXPIRED_SCAN_CYCLE_MS;
+    s->max_queue_size = MAX_QUEUE_SIZE;
+}
+
+static void compare_class_init(ObjectClass *oc, void *data)
+{
+    USER_CREATABLE_CLASS(oc)->complete = compare_complete;
+    COLO_REPORTER_CLASS(oc)->report = compare_report;
+
+    object_class_property_add_str(oc, "primary_in", compare_get_primary_in, compare_set_primary_in);
+    object_class_property_add_str(oc, "secondary_in", compare_get_secondary_in, compare_set_secondary_in);
+    object_class_property_add_str(oc, "outdev", compare_get_outdev, compare_set_outdev);
+    object_class_property_add_str(oc, "notify_dev", compare_get_notify_dev, compare_set_notify_dev);
+    object_class_property_add_link(oc, "iothread", TYPE_IOTHREAD, offsetof(ColoCompare, iothread),
+                                   object_property_allow_set_link, OBJ_PROP_LINK_STRONG);
+    object_class_property_add_bool(oc, "vnet_hdr_support", compare_get_vnet_hdr, compare_set_vnet_hdr);
+    object_class_property_add_enum(oc, "active", "ColoCompareActive", &ColoCompareActive_lookup,
+                                   compare_get_active, compare_set_active);
+    object_class_property_add(oc, "compare_timeout", "uint64", compare_get_timeout, compare_set_timeout, NULL, NULL);
+    object_class_property_add(oc, "expired_scan_cycle", "uint32", compare_get_scan_cycle, compare_set_scan_cycle,
+                              NULL, NULL);
+    object_class_property_add(oc, "max_queue_size", "uint32", compare_get_queue_size, compare_set_queue_size,
+                              NULL, NULL);
+}
+
+static const TypeInfo colo_compare_info = {
+    .name = TYPE_COLO_COMPARE,
+    .parent = TYPE_OBJECT,
+    .instance_size = sizeof(ColoCompare),
+    .instance_init = compare_init,
+    .instance_finalize = compare_finalize,
+    .class_init = compare_class_init,
+    .interfaces = (InterfaceInfo[]) {
+        { TYPE_USER_CREATABLE },
+        { TYPE_COLO_REPORTER },
+        { }
+    },
+};
+
+static void colo_compare_register(void)
+{
+    qemu_mutex_init(&compares_lock);
+    qemu_mutex_init(&frame_lock);
+    type_register_static(&colo_compare_info);
+}
+
+type_init(colo_compare_register);

@@ -1,0 +1,63 @@
+/*
+ * What the filters have in common with the host
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "net/colo-host.h"
+#include "net/colo/packet.h"
+#include "net/queue.h"
+#include "qapi/error.h"
+#include "qom/object.h"
+
+QEMU_BUILD_BUG_ON(COLO_FRAME_MAX != NET_BUFSIZE);
+
+bool colo_host_is_secondary(void)
+{
+    return get_colo_mode() == COLO_MODE_SECONDARY;
+}
+
+uint32_t colo_host_vnet_len(NetFilterState *nf, bool vnet_hdr_support, unsigned flags)
+{
+    return vnet_hdr_support && !(flags & QEMU_NET_PACKET_FLAG_RAW) ? nf->netdev->vnet_hdr_len : 0;
+}
+
+bool colo_host_check_vnet(NetFilterState *nf, bool vnet_hdr_support, Error **errp)
+{
+    NetFilterState *other;
+
+    QTAILQ_FOREACH(other, &nf->netdev->filters, next) {
+        if (object_property_find(OBJECT(other), "vnet_hdr_support") &&
+            object_property_get_bool(OBJECT(other), "vnet_hdr_support", NULL) != vnet_hdr_support) {
+            error_setg(errp, "%s '%s': vnet_hdr_support=%s, but %s '%s' on the same netdev has it the other way; "
+                       "all filters of a netdev need the same", object_get_typename(OBJECT(nf)),
+                       object_get_canonical_path_component(OBJECT(nf)), vnet_hdr_support ? "on" : "off",
+                       object_get_typename(OBJECT(other)), object_get_canonical_path_component(OBJECT(other)));
+            return false;
+        }
+    }
+    return true;
+}
+
+void colo_host_pass(NetFilterState *nf, bool vnet_hdr_support, NetClientState *sender, const uint8_t *frame,
+                    uint32_t size, uint32_t vnet_len)
+{
+    static const uint8_t zeros[COLO_VNET_HDR_MAX];
+    uint32_t wanted = nf->netdev->vnet_hdr_len;
+    uint32_t common = MIN(vnet_len, wanted);
+    struct iovec iov[] = {
+        { .iov_base = (void *)frame, .iov_len = common },
+        { .iov_base = (void *)zeros, .iov_len = MIN(wanted - common, sizeof(zeros)) },
+        { .iov_base = (void *)(frame + vnet_len), .iov_len = size - vnet_len },
+    };
+    struct iovec whole = { .iov_base = (void *)frame, .iov_len = size };
+
+    if (!vnet_hdr_support || vnet_len == wanted) {
+        qemu_netfilter_pass_to_next(sender, QEMU_NET_PACKET_FLAG_NONE, &whole, 1, nf);
+    } else if (!vnet_len) {
+        qemu_netfilter_pass_to_next(sender, QEMU_NET_PACKET_FLAG_RAW, &whole, 1, nf);
+    } else {
+        qemu_netfilter_pass_to_next(sender, QEMU_NET_PACKET_FLAG_NONE, iov, ARRAY_SIZE(iov), nf);
+    }
+}

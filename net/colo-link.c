@@ -1,0 +1,166 @@
+/*
+ * Links: packets over a chardev
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Theory of operation
+ *
+ * A link never waits.  What is sent goes into an outbox; a flush writes all of it with one call, and if the chardev does not
+ * take everything, a watch goes on with it later.  Whoever sends looks at the outbox's size and decides what to do when it
+ * grows.  A connection that breaks in the middle of a packet begins anew with that packet.
+ *
+ * Even a link that is only written to reads, and throws away what comes: the end of a connection shows
+ * in reading first.
+ */
+
+#include "qemu/osdep.h"
+#include "net/colo-link.h"
+#include "qapi/error.h"
+#include "qemu/error-report.h"
+#include "qemu/iov.h"
+#include "qom/object.h"
+#include "trace.h"
+
+/* The most that is asked of a chardev at once. */
+#define READ_SIZE (64 * 1024)
+
+static void watch_end(ColoLink *link)
+{
+    if (link->watch) {
+        GSource *source = g_main_context_find_source_by_id(link->context, link->watch);
+
+        if (source) {
+            g_source_destroy(source);
+        }
+        link->watch = 0;
+    }
+}
+
+static gboolean watch_ready(void *do_not_use, GIOCondition condition, void *opaque)
+{
+    ColoLink *link = opaque;
+
+    link->watch = 0;
+    colo_link_flush(link);
+    return G_SOURCE_REMOVE;
+}
+
+static int link_can_read(void *opaque)
+{
+    ColoLink *link = opaque;
+
+    return link->ops->may_read && !link->ops->may_read(link->opaque) ? 0 : READ_SIZE;
+}
+
+static void link_read(void *opaque, const uint8_t *bytes, int len)
+{
+    ColoLink *link = opaque;
+    uint32_t bad;
+
+    trace_colo_link_read(link->name, len);
+    if (!link->ops->packet) {
+        return;
+    }
+    if (!colo_wire_read(link->reader, bytes, len, link->ops->packet, link->opaque, &bad)) {
+        error_report("%s: a packet of impossible length %" PRIu32 " came; the connection is closed", link->name, bad);
+        qemu_chr_fe_disconnect(&link->chr);
+    }
+    if (link->ops->read_done) {
+        link->ops->read_done(link->opaque);
+    }
+}
+
+static void link_event(void *opaque, QEMUChrEvent event)
+{
+    ColoLink *link = opaque;
+    bool connected = event == CHR_EVENT_OPENED;
+
+    if ((event != CHR_EVENT_OPENED && event != CHR_EVENT_CLOSED) || connected == link->connected) {
+        return;
+    }
+    trace_colo_link_connected(link->name, connected);
+    link->connected = connected;
+    watch_end(link);
+    colo_wire_reader_reset(link->reader);
+    colo_outbox_restart(&link->outbox);
+    if (link->ops->connected) {
+        link->ops->connected(connected, link->opaque);
+    }
+    if (connected) {
+        colo_link_flush(link);
+    }
+}
+
+bool colo_link_open(ColoLink *link, Object *owner, const char *property, const char *chardev_id,
+                    bool read_vnet, bool write_vnet, Error **errp)
+{
+    ERRP_GUARD();
+    g_autofree char *name = g_strdup_printf("%s '%s': %s", object_get_typename(owner),
+                                            object_get_canonical_path_component(owner), property);
+    Chardev *chr = qemu_chr_find(chardev_id);
+
+    if (!chr) {
+        error_setg(errp, "%s: there is no chardev '%s'; define it first with -chardev or chardev-add",
+                   name, chardev_id);
+        return false;
+    }
+    if (!qemu_chr_fe_init(&link->chr, chr, errp)) {
+        error_prepend(errp, "%s: chardev '%s' serves one user only: ", name, chardev_id);
+        return false;
+    }
+    link->name = g_steal_pointer(&name);
+    link->reader = colo_wire_reader_new(read_vnet);
+    link->outbox.vnet = write_vnet;
+    link->open = true;
+    return true;
+}
+
+void colo_link_start(ColoLink *link, const ColoLinkOps *ops, void *opaque, GMainContext *context)
+{
+    link->ops = ops;
+    link->opaque = opaque;
+    link->context = context;
+    qemu_chr_fe_set_handlers(&link->chr, link_can_read, link_read, link_event, NULL, link, context, true);
+}
+
+void colo_link_stop(ColoLink *link)
+{
+    if (link->open) {
+        watch_end(link);
+        qemu_chr_fe_set_handlers(&link->chr, NULL, NULL, NULL, NULL, NULL, NULL, true);
+        link->connected = false;
+    }
+}
+
+void colo_link_close(ColoLink *link)
+{
+    if (link->open) {
+        qemu_chr_fe_deinit(&link->chr, false);
+        colo_wire_reader_free(link->reader);
+        colo_outbox_clear(&link->outbox);
+        g_free(link->name);
+        memset(link, 0, sizeof(*link));
+    }
+}
+
+void colo_link_send(ColoLink *link, const struct iovec *iov, int iovcnt, uint32_t vnet_len)
+{
+    size_t size = iov_size(iov, iovcnt);
+
+    iov_to_buf(iov, iovcnt, 0, colo_outbox_append(&link->outbox, size, vnet_len), size);
+}
+
+void colo_link_flush(ColoLink *link)
+{
+    while (link->connected && !link->watch && !colo_outbox_is_empty(&link->outbox)) {
+        int len = qemu_chr_fe_write(&link->chr, colo_outbox_bytes(&link->outbox),
+                                    MIN(colo_outbox_size(&link->outbox), INT_MAX));
+
+        if (len > 0) {
+            colo_outbox_wrote(&link->outbox, len);
+        } else if (link->connected) {
+            link->watch = qemu_chr_fe_add_watch(&link->chr, G_IO_OUT | G_IO_HUP, watch_ready, link);
+            break;
+        }
+    }
+}

@@ -1,0 +1,63 @@
+/*
+ * Links: packets over a chardev
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef NET_COLO_LINK_H
+#define NET_COLO_LINK_H
+
+#include "chardev/char-fe.h"
+#include "net/colo/outbox.h"
+#include "net/colo/wire.h"
+
+typedef struct ColoLinkOps {
+    /* A packet has come.  NULL: whatever comes is read and thrown away. */
+    ColoWirePacket *packet;
+    /* Whether to read now; NULL: always.  Asked again on every turn of the link's main context. */
+    bool (*may_read)(void *opaque);
+    /* All packets of one read have been handed on.  May be NULL. */
+    void (*read_done)(void *opaque);
+    /* Connected, or disconnected.  Must not touch the link.  May be NULL. */
+    void (*connected)(bool connected, void *opaque);
+} ColoLinkOps;
+
+/* One end of a chardev.  All calls come from the thread that runs its main context, save where it says otherwise. */
+typedef struct ColoLink {
+    CharBackend chr;
+    GMainContext *context;      /* NULL: the main loop's */
+    const ColoLinkOps *ops;
+    void *opaque;
+    char *name;                 /* "colo-compare 'comp0': primary_in", for messages */
+    bool open;
+    bool connected;
+    ColoWireReader *reader;
+    ColoOutbox outbox;
+    guint watch;                /* waits until the chardev takes more; 0: none */
+} ColoLink;
+
+/*
+ * Takes the chardev @chardev_id, named by @property of @owner, into use.  Main thread.
+ *
+ * @read_vnet, @write_vnet: whether packets carry virtio-net header lengths on the way in and on the way out.
+ * Returns: false with an error that names the object, the property and the cure; nothing is left behind then.
+ */
+bool colo_link_open(ColoLink *link, Object *owner, const char *property, const char *chardev_id,
+                    bool read_vnet, bool write_vnet, Error **errp);
+
+/* Begins to read, and to see connections come and go, in @context. */
+void colo_link_start(ColoLink *link, const ColoLinkOps *ops, void *opaque, GMainContext *context);
+
+/* Neither reads nor writes any more. */
+void colo_link_stop(ColoLink *link);
+
+/* Gives the chardev back.  Main thread; after colo_link_stop(), or if never started.  Safe on a link never opened. */
+void colo_link_close(ColoLink *link);
+
+/* Queues a packet; colo_link_flush() writes. */
+void colo_link_send(ColoLink *link, const struct iovec *iov, int iovcnt, uint32_t vnet_len);
+
+/* Writes as much as the chardev takes, never waiting; the rest follows by itself. */
+void colo_link_flush(ColoLink *link);
+
+#endif /* NET_COLO_LINK_H */

@@ -1,0 +1,28 @@
+/*
+ * What the objects tell of themselves
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef NET_COLO_REPORT_H
+#define NET_COLO_REPORT_H
+
+#include "net/colo/stats.h"
+#include "qapi/qapi-types-colo-proxy.h"
+#include "qom/object.h"
+
+#define TYPE_COLO_REPORTER "colo-reporter"
+typedef struct ColoReporterClass ColoReporterClass;
+DECLARE_CLASS_CHECKERS(ColoReporterClass, COLO_REPORTER, TYPE_COLO_REPORTER)
+
+/* The interface of objects that query-colo-proxy asks. */
+struct ColoReporterClass {
+    InterfaceClass parent_class;
+    /* What the object has counted, without its id.  Owned by the caller. */
+    ColoProxyInfo *(*report)(Object *obj);
+};
+
+/* The counter as QMP has it.  Owned by the caller. */
+ColoProxyCount *colo_report_count(const ColoCount *count);
+
+#endif /* NET_COLO_REPORT_H */

@@ -1,0 +1,365 @@
+/*
+ * The comparator: two sides' output in, what may leave out
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Theory of operation
+ *
+ * Three rules (output commit; nothing lost, invented or reordered; nothing waits for ever) come down to this: a
+ * packet of the primary leaves when the secondary has sent the same, or when a checkpoint that was taken after it has
+ * been loaded.  Until then it is held, in the order in which it came.
+ *
+ * A packet is parsed, its flow is found, and the flow's kind decides: byte streams are compared by position
+ * (compare-tcp.c), everything else datagram by datagram (compare-datagram.c).  A packet that can leave
+ * when it comes is never copied.  What must stay is copied into two orders at once: its flow's queue, in which it is
+ * compared, and the age list of its side, from which the next deadline and the order of release at a checkpoint are
+ * read off.  Nothing here ever looks through all flows.
+ *
+ * A divergence asks for a checkpoint once; what matches goes on leaving meanwhile.
+ *
+ * Epochs.  A checkpoint makes the secondary the primary's copy, so whatever either sent before it is settled: the
+ * primary's leaves, the secondary's is of no more use.  Both may still be on their way when the
+ * checkpoint is told of here.  A side whose stream carries marks (colo_comparator_epoch) is known to be in the old epoch until
+ * its mark comes.  A flow learns of a new epoch when it is next touched; its base is then what the
+ * primary has sent, for that is what the checkpoint contained.
+ *
+ * Load.  A side that is too far ahead is not read (colo_comparator_may_read).  If that comes to hold for both sides, they wait for
+ * each other across flows; a checkpoint settles it.
+ */
+
+#include "comparator-internal.h"
+
+#include <string.h>
+
+/* Bytes that one side may hold in all flows together before it is made to wait. */
+#define HELD_BYTES_MAX (256 * 1024 * 1024ULL)
+
+#define SECOND (1000 * 1000 * 1000LL)
+/* Longer than any keep-alive interval (RFC 9293, section 3.8.4: two hours). */
+#define IDLE_LIFETIME (3 * 3600 * SECOND)
+/* TIME-WAIT: twice the maximum segment lifetime (RFC 9293, section 3.4.2). */
+#define CLOSED_LIFETIME (240 * SECOND)
+
+static const char *const reason_names[] = {
+    [COLO_REASON_PAYLOAD] = "payload",
+    [COLO_REASON_FLAGS] = "flags",
+    [COLO_REASON_OPTIONS] = "options",
+    [COLO_REASON_TIMEOUT] = "timeout",
+    [COLO_REASON_ACK] = "ack",
+    [COLO_REASON_QUEUE_FULL] = "queue-full",
+    [COLO_REASON_SECONDARY_RESET] = "secondary-reset",
+    [COLO_REASON_PEER_LOST] = "peer-lost",
+};
+G_STATIC_ASSERT(G_N_ELEMENTS(reason_names) == COLO_REASONS);
+
+const char *colo_reason_name(ColoReason reason)
+{
+    return reason_names[reason];
+}
+
+/* Held packets */
+
+static void age_append(ColoHeld *held, ColoPacket *p)
+{
+    p->older = held->newest;
+    p->newer = NULL;
+    *(held->newest ? &held->newest->newer : &held->oldest) = p;
+    held->newest = p;
+}
+
+static void age_unlink(ColoHeld *held, ColoPacket *p)
+{
+    *(p->older ? &p->older->newer : &held->oldest) = p->newer;
+    *(p->newer ? &p->newer->older : &held->newest) = p->older;
+}
+
+ColoPacket *colo_compare_hold(ColoComparator *c, ColoCompareFlow *f, ColoSide side, const ColoPacket *p)
+{
+    ColoPacket *copy = colo_packet_hold(p);
+
+    copy->flow = &f->flow;
+    age_append(&c->held[side], copy);
+    c->stats.held[side]++;
+    c->stats.held_bytes[side] += copy->size;
+    if (++f->count[side] == c->config.queue_size) {
+        c->full[side]++;
+    }
+    if (side == COLO_PRIMARY) {
+        c->stats.held_max = MAX(c->stats.held_max, c->stats.held[side]);
+    }
+    return copy;
+}
+
+void colo_compare_drop(ColoComparator *c, ColoCompareFlow *f, ColoSide side, ColoPacket *p)
+{
+    age_unlink(&c->held[side], p);
+    c->stats.held[side]--;
+    c->stats.held_bytes[side] -= p->size;
+    if (f->count[side]-- == c->config.queue_size) {
+        c->full[side]--;
+    }
+    if (side == COLO_SECONDARY) {
+        colo_count(&c->stats.discarded, p->size);
+    }
+    colo_packet_free(p);
+}
+
+static void release(ColoComparator *c, const ColoPacket *p)
+{
+    colo_count(&c->stats.released, p->size);
+    c->ops->release(p->data, p->size, p->vnet_len, c->opaque);
+}
+
+void colo_compare_release(ColoComparator *c, ColoCompareFlow *f, const ColoPacket *p)
+{
+    if (p->class == COLO_CLASS_TCP) {
+        colo_compare_tcp_released(c, f, p);
+    }
+    release(c, p);
+}
+
+/* Everything the primary sent leaves, everything the secondary sent is forgotten. */
+static void settle(ColoComparator *c)
+{
+    ColoPacket *p;
+
+    while ((p = c->held[COLO_PRIMARY].oldest)) {
+        ColoCompareFlow *f = (ColoCompareFlow *)p->flow;
+
+        colo_queue_remove(&f->primary, p);
+        colo_compare_release(c, f, p);
+        colo_compare_drop(c, f, COLO_PRIMARY, p);
+    }
+    while ((p = c->held[COLO_SECONDARY].oldest)) {
+        ColoCompareFlow *f = (ColoCompareFlow *)p->flow;
+
+        colo_queue_remove(&f->secondary, p);
+        colo_compare_drop(c, f, COLO_SECONDARY, p);
+    }
+    g_assert(!c->full[COLO_PRIMARY] && !c->full[COLO_SECONDARY]);
+    c->suspect_at = INT64_MAX;
+    c->asked = false;
+    c->epoch++;
+}
+
+/* Life */
+
+static bool flow_may_go(const ColoFlow *flow, void *opaque)
+{
+    const ColoCompareFlow *f = (const ColoCompareFlow *)flow;
+
+    (void)opaque;
+    return !f->count[COLO_PRIMARY] && !f->count[COLO_SECONDARY];
+}
+
+ColoComparator *colo_comparator_new(const ColoComparatorConfig *config, const ColoComparatorOps *ops, void *opaque)
+{
+    ColoComparator *c = g_new0(ColoComparator, 1);
+
+    g_assert(config->queue_size > 0 && config->timeout > 0);
+    c->config = *config;
+    c->ops = ops;
+    c->opaque = opaque;
+    c->suspect_at = INT64_MAX;
+    c->flows = colo_flow_table_new(sizeof(ColoCompareFlow), config->secret, IDLE_LIFETIME, CLOSED_LIFETIME,
+                                   flow_may_go, NULL, NULL);
+    return c;
+}
+
+void colo_comparator_free(ColoComparator *c)
+{
+    if (c) {
+        settle(c);
+        colo_flow_table_free(c->flows);
+        g_free(c);
+    }
+}
+
+void colo_comparator_set_comparing(ColoComparator *c, bool comparing)
+{
+    if (c->comparing == comparing) {
+        return;
+    }
+    settle(c);
+    colo_flow_table_clear(c->flows);
+    memset(c->epochs_behind, 0, sizeof(c->epochs_behind));
+    c->comparing = comparing;
+}
+
+bool colo_comparator_is_comparing(const ColoComparator *c)
+{
+    return c->comparing;
+}
+
+/* Divergence */
+
+static void ask(ColoComparator *c, ColoReason reason, const ColoFlowKey *key)
+{
+    if (c->asked || !c->comparing) {
+        return;
+    }
+    c->asked = true;
+    c->stats.diverged[reason]++;
+    c->stats.last_reason = reason;
+    c->stats.last_flow = *key;
+    c->ops->diverged(reason, key, c->opaque);
+}
+
+void colo_compare_diverged(ColoComparator *c, ColoReason reason, const ColoCompareFlow *f)
+{
+    ask(c, reason, &f->flow.key);
+}
+
+void colo_comparator_peer_lost(ColoComparator *c)
+{
+    static const ColoFlowKey none;
+
+    ask(c, COLO_REASON_PEER_LOST, &none);
+}
+
+/* Epochs */
+
+void colo_comparator_checkpoint(ColoComparator *c)
+{
+    settle(c);
+    c->stats.checkpoints++;
+    for (int side = 0; side < COLO_SIDES; side++) {
+        c->epochs_behind[side] += c->marks_epochs[side];
+    }
+}
+
+void colo_comparator_epoch(ColoComparator *c, ColoSide side)
+{
+    c->marks_epochs[side] = true;
+    if (c->epochs_behind[side]) {
+        c->epochs_behind[side]--;
+    }
+}
+
+void colo_comparator_reconnected(ColoComparator *c, ColoSide side)
+{
+    c->marks_epochs[side] = false;
+    c->epochs_behind[side] = 0;
+}
+
+/* Output from before the checkpoint that has been loaded already. */
+static void old_epoch_packet(ColoComparator *c, ColoCompareFlow *f, ColoSide side, const ColoPacket *p)
+{
+    if (side == COLO_SECONDARY) {
+        colo_count(&c->stats.discarded, p->size);
+        return;
+    }
+    colo_compare_release(c, f, p);
+    if (p->class == COLO_CLASS_TCP) {
+        colo_compare_tcp_rebase(f);
+    }
+}
+
+/* Packets */
+
+void colo_comparator_packet(ColoComparator *c, ColoSide side, const uint8_t *frame, uint32_t size,
+                            uint32_t vnet_len, int64_t now)
+{
+    ColoPacket p;
+    ColoFlowKey key;
+    ColoCompareFlow *f;
+
+    colo_count(&c->stats.in[side], size);
+    colo_packet_parse(&p, frame, size, vnet_len);
+    if (!c->comparing || p.class == COLO_CLASS_LOCAL) {
+        if (side == COLO_PRIMARY) {
+            release(c, &p);
+        } else {
+            colo_count(&c->stats.discarded, size);
+        }
+        return;
+    }
+
+    colo_flow_table_age(c->flows, now);
+    colo_flow_key(&key, &p, COLO_FROM_GUEST);
+    f = (ColoCompareFlow *)colo_flow_get(c->flows, &key, now);
+    p.flow = &f->flow;
+    p.arrival = now;
+    if (f->epoch != c->epoch) {
+        f->epoch = c->epoch;
+        colo_compare_tcp_rebase(f);
+    }
+
+    if (c->epochs_behind[side]) {
+        old_epoch_packet(c, f, side, &p);
+    } else if (p.class == COLO_CLASS_TCP) {
+        colo_compare_tcp(c, f, side, &p);
+    } else {
+        colo_compare_datagram(c, f, side, &p);
+    }
+
+    if (!colo_comparator_may_read(c, COLO_PRIMARY) && !colo_comparator_may_read(c, COLO_SECONDARY)) {
+        colo_compare_diverged(c, COLO_REASON_QUEUE_FULL, f);
+    }
+}
+
+bool colo_comparator_may_read(const ColoComparator *c, ColoSide side)
+{
+    return !c->full[side] && c->stats.held_bytes[side] < HELD_BYTES_MAX;
+}
+
+/* Time */
+
+int64_t colo_comparator_deadline(const ColoComparator *c)
+{
+    const ColoPacket *oldest = c->held[COLO_PRIMARY].oldest;
+
+    if (c->asked || !oldest) {
+        return INT64_MAX;
+    }
+    return MIN(oldest->arrival + c->config.timeout, c->suspect_at);
+}
+
+/* The datagrams whose grace has ended without their like; finds the next one whose grace will. */
+static void check_suspects(ColoComparator *c, int64_t now)
+{
+    c->suspect_at = INT64_MAX;
+    for (ColoPacket *p = c->held[COLO_PRIMARY].oldest; p; p = p->newer) {
+        if (!p->suspect || p->matched) {
+            continue;
+        }
+        if (p->suspect + COLO_DATAGRAM_GRACE <= now) {
+            colo_compare_diverged(c, COLO_REASON_PAYLOAD, (ColoCompareFlow *)p->flow);
+            return;
+        }
+        c->suspect_at = MIN(c->suspect_at, p->suspect + COLO_DATAGRAM_GRACE);
+    }
+}
+
+void colo_comparator_tick(ColoComparator *c, int64_t now)
+{
+    ColoPacket *p = c->held[COLO_PRIMARY].oldest;
+
+    if (p && p->arrival + c->config.timeout <= now) {
+        const ColoCompareFlow *f = (const ColoCompareFlow *)p->flow;
+        bool ack = p->class == COLO_CLASS_TCP && colo_compare_tcp_waits_for_ack(f, p);
+
+        colo_compare_diverged(c, ack ? COLO_REASON_ACK : COLO_REASON_TIMEOUT, f);
+    }
+    if (c->suspect_at <= now) {
+        check_suspects(c, now);
+    }
+    /* What the secondary alone has sent is no divergence: nobody has seen it.  It goes by age. */
+    while ((p = c->held[COLO_SECONDARY].oldest) && p->class == COLO_CLASS_DATAGRAM &&
+           p->arrival + c->config.timeout <= now) {
+        ColoCompareFlow *f = (ColoCompareFlow *)p->flow;
+
+        colo_queue_remove(&f->secondary, p);
+        colo_compare_drop(c, f, COLO_SECONDARY, p);
+    }
+}
+
+uint32_t colo_comparator_flows(const ColoComparator *c)
+{
+    return colo_flow_count(c->flows);
+}
+
+const ColoComparatorStats *colo_comparator_stats(const ColoComparator *c)
+{
+    return &c->stats;
+}

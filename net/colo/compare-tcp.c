@@ -1,0 +1,341 @@
+/*
+ * Comparing byte streams
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Theory of operation
+ *
+ * Each side of a connection is a stream of positions: SYN, bytes, FIN.  `next` is the position up to which both
+ * have been found the same.  The primary's segments wait in a queue, as they came; the secondary's in
+ * another, sorted.  Whenever either grows, the two are compared from `next` on, run against run, however each side has
+ * cut, merged or repeated its segments.  What is compared once is not compared again.
+ *
+ * A segment leaves when all of it lies before `next` and the secondary has acknowledged as much as it does.  One that is
+ * compared in part is cut: its front half leaves at once.  Holding it whole could wait for ever: a
+ * secondary whose window is full sends no more until the client acknowledges, and the client cannot
+ * acknowledge what it has not been given.
+ *
+ * Acknowledgements are not packets to be paired.  How many a guest sends depends on its timers; what the client learns from
+ * them is one number.  The primary's go up to the highest the secondary has made; the secondary's are noted.
+ *
+ * Order.  Packets leave in the order in which the primary sent them, but for one: a repetition of compared bytes
+ * overtakes what is held.  It must: if the client lost the first copy, the secondary may not send on before the
+ * client has acknowledged it, and what is held waits for the secondary.
+ *
+ * SYN.  The secondary numbers its own from where it likes, so a SYN is not looked for at a position: the last one it
+ * sent is kept aside until a SYN of the primary is compared with it.  From then on the rewriter maps its segments.
+ *
+ * RST takes no position either.  The primary's leaves once the secondary has sent one too.
+ */
+
+#include "comparator-internal.h"
+#include "net/colo/seq.h"
+#include "net/colo/stream.h"
+
+#include <string.h>
+
+/* What two SYNs must have in common besides being one. */
+static uint64_t syn_options(const ColoComparator *c, const ColoPacket *p)
+{
+    uint8_t options[40];
+    uint32_t len = colo_packet_tcp_options(p, options);
+
+    return colo_flow_table_hash(c->flows, options, len);
+}
+
+static void raise_to(uint32_t *position, uint32_t to, bool set)
+{
+    *position = set ? colo_seq_max(*position, to) : to;
+}
+
+/* Forgets the secondary's segments that have nothing left to be compared. */
+static void forget_compared(ColoComparator *c, ColoCompareFlow *f)
+{
+    ColoPacket *p;
+
+    while ((p = colo_stream_take_before(&f->secondary, f->tcp.next))) {
+        if (p->held) {
+            colo_compare_drop(c, f, COLO_SECONDARY, p);
+        }
+    }
+}
+
+/*
+ * Compares the primary's SYN with the one the secondary has sent.  Returns false if there is none, or
+ * if they differ.
+ */
+static bool compare_syn(ColoComparator *c, ColoCompareFlow *f, const ColoPacket *p)
+{
+    ColoTcp *t = &f->tcp;
+
+    if (!t->secondary_syn) {
+        return false;
+    }
+    if (t->secondary_syn_ack != !!(p->tcp_flags & COLO_TCP_ACK)) {
+        colo_compare_diverged(c, COLO_REASON_FLAGS, f);
+        return false;
+    }
+    if (t->secondary_options != syn_options(c, p)) {
+        colo_compare_diverged(c, COLO_REASON_OPTIONS, f);
+        return false;
+    }
+    t->secondary_syn = false;
+    return true;
+}
+
+/*
+ * Moves `next` as far through the primary's @p as the secondary's stream allows.  Returns true once @p is
+ * wholly compared.
+ */
+static bool compare(ColoComparator *c, ColoCompareFlow *f, const ColoPacket *p)
+{
+    ColoTcp *t = &f->tcp;
+
+    if (p->tcp_flags & COLO_TCP_RST || !colo_packet_seq_len(p)) {
+        return true;
+    }
+    if (!t->next_set) {
+        t->next = p->seq;
+        t->next_set = true;
+    }
+    while (colo_seq_after(p->seq_end, t->next)) {
+        ColoRun ours = colo_packet_run(p, t->next);
+        ColoRun theirs;
+        uint32_t len;
+
+        if (ours.kind == COLO_RUN_NONE) {
+            return false;       /* @p begins behind `next`: something is missing before it */
+        }
+        if (ours.kind == COLO_RUN_SYN) {
+            if (!compare_syn(c, f, p)) {
+                return false;
+            }
+            t->next++;
+            continue;
+        }
+        theirs = colo_stream_run(&f->secondary, t->next);
+        if (theirs.kind == COLO_RUN_NONE) {
+            return false;
+        }
+        if (theirs.kind != ours.kind) {
+            colo_compare_diverged(c, COLO_REASON_FLAGS, f);
+            return false;
+        }
+        len = MIN(ours.len, theirs.len);
+        if (ours.kind == COLO_RUN_BYTES && memcmp(ours.bytes, theirs.bytes, len)) {
+            colo_compare_diverged(c, COLO_REASON_PAYLOAD, f);
+            return false;
+        }
+        t->next += len;
+    }
+    return true;
+}
+
+/* True if the secondary stands by all of @p that is not a position of the stream. */
+static bool gate_is_open(const ColoTcp *t, const ColoPacket *p)
+{
+    bool acked = !(p->tcp_flags & COLO_TCP_ACK) ||
+                 (t->secondary_ack_set && !colo_seq_after(p->ack, t->secondary_ack));
+
+    if (p->tcp_flags & COLO_TCP_RST) {
+        return t->secondary_rst && (acked || (t->secondary_rst_ack_set && t->secondary_rst_ack == p->ack));
+    }
+    return acked;
+}
+
+bool colo_compare_tcp_waits_for_ack(const ColoCompareFlow *f, const ColoPacket *p)
+{
+    return p != f->tcp.frontier && !(p->tcp_flags & COLO_TCP_RST) && !gate_is_open(&f->tcp, p);
+}
+
+/* Lets the front of the held @p go, up to `next`. */
+static void release_front(ColoComparator *c, ColoCompareFlow *f, ColoPacket *p)
+{
+    uint8_t *head = g_malloc(p->size);
+    uint32_t before = p->size;
+    uint32_t size = colo_packet_cut(p, f->tcp.next - p->seq, head);
+    ColoPacket front;
+
+    c->stats.held_bytes[COLO_PRIMARY] -= before - p->size;
+    colo_packet_parse(&front, head, size, p->vnet_len);
+    colo_compare_release(c, f, &front);
+    g_free(head);
+}
+
+/* Compares and releases as much as the two streams allow. */
+static void advance(ColoComparator *c, ColoCompareFlow *f)
+{
+    ColoTcp *t = &f->tcp;
+    ColoPacket *p;
+
+    while (t->frontier && compare(c, f, t->frontier)) {
+        t->frontier = t->frontier->next;
+    }
+    if (t->next_set) {
+        forget_compared(c, f);
+    }
+    while ((p = f->primary.head) && p != t->frontier && gate_is_open(t, p)) {
+        colo_queue_remove(&f->primary, p);
+        colo_compare_release(c, f, p);
+        if (p->held) {
+            colo_compare_drop(c, f, COLO_PRIMARY, p);
+        }
+    }
+    if (p && p == t->frontier && p->held && t->next_set && colo_seq_after(t->next, p->seq) &&
+        colo_seq_before(t->next, p->seq_end) && gate_is_open(t, p)) {
+        release_front(c, f, p);
+    }
+}
+
+/* The primary opens a connection on this flow; what was here before is over. */
+static void primary_opens(ColoComparator *c, ColoCompareFlow *f, const ColoPacket *p)
+{
+    ColoTcp *t = &f->tcp;
+    ColoPacket *old;
+
+    if (t->primary_isn_set && t->primary_isn == p->seq) {
+        return;
+    }
+    while ((old = f->secondary.head)) {
+        colo_queue_remove(&f->secondary, old);
+        colo_compare_drop(c, f, COLO_SECONDARY, old);
+    }
+    t->primary_isn = t->next = p->seq;
+    t->primary_isn_set = t->next_set = true;
+    t->primary_end_set = t->primary_ack_set = false;
+    if (!t->secondary_syn) {
+        t->secondary_ack_set = false;
+        t->secondary_rst = false;
+    }
+    colo_flow_reopen(c->flows, &f->flow);
+}
+
+static void primary_packet(ColoComparator *c, ColoCompareFlow *f, ColoPacket *p)
+{
+    ColoTcp *t = &f->tcp;
+    ColoPacket *held;
+
+    if (p->tcp_flags & COLO_TCP_SYN) {
+        primary_opens(c, f, p);
+    }
+    if (f->primary.head && colo_packet_seq_len(p) && !(p->tcp_flags & COLO_TCP_RST) && t->next_set &&
+        !colo_seq_after(p->seq_end, t->next) && gate_is_open(t, p)) {
+        colo_compare_release(c, f, p);      /* a repetition */
+        return;
+    }
+
+    colo_queue_push(&f->primary, p);
+    if (!t->frontier) {
+        t->frontier = p;
+    }
+    advance(c, f);
+    if (f->primary.tail != p) {
+        return;                             /* it is gone */
+    }
+
+    held = colo_compare_hold(c, f, COLO_PRIMARY, p);
+    colo_queue_replace(&f->primary, p, held);
+    if (t->frontier == p) {
+        t->frontier = held;
+        advance(c, f);                      /* now it can be cut */
+    }
+    if (t->secondary_rst && f->primary.tail == held && !(p->tcp_flags & COLO_TCP_RST)) {
+        colo_compare_diverged(c, COLO_REASON_SECONDARY_RESET, f);
+    }
+}
+
+/* Takes note of the secondary's SYN, unless it repeats one. */
+static void secondary_opens(ColoComparator *c, ColoCompareFlow *f, const ColoPacket *p)
+{
+    ColoTcp *t = &f->tcp;
+
+    if (t->secondary_isn_set && t->secondary_isn == p->seq) {
+        return;
+    }
+    /* After a checkpoint the secondary repeats the primary's own SYN. */
+    if (t->primary_isn_set && t->primary_isn == p->seq && colo_seq_after(t->next, p->seq)) {
+        return;
+    }
+    t->secondary_isn = p->seq;
+    t->secondary_isn_set = true;
+    t->secondary_syn = true;
+    t->secondary_syn_ack = p->tcp_flags & COLO_TCP_ACK;
+    t->secondary_options = syn_options(c, p);
+    t->secondary_ack_set = false;
+    t->secondary_rst = false;
+}
+
+static void secondary_packet(ColoComparator *c, ColoCompareFlow *f, ColoPacket *p)
+{
+    ColoTcp *t = &f->tcp;
+    bool positioned = false;    /* it says something at positions of the primary's space */
+
+    if (p->tcp_flags & COLO_TCP_SYN) {
+        secondary_opens(c, f, p);
+    } else if (p->tcp_flags & COLO_TCP_RST) {
+        t->secondary_rst = true;
+        t->secondary_rst_ack = p->ack;
+        t->secondary_rst_ack_set = p->tcp_flags & COLO_TCP_ACK;
+    } else {
+        positioned = colo_packet_seq_len(p) && !(t->next_set && !colo_seq_after(p->seq_end, t->next));
+    }
+    if (p->tcp_flags & COLO_TCP_ACK && !(p->tcp_flags & COLO_TCP_RST)) {
+        raise_to(&t->secondary_ack, p->ack, t->secondary_ack_set);
+        t->secondary_ack_set = true;
+    }
+
+    if (positioned) {
+        colo_stream_insert(&f->secondary, p);
+    }
+    advance(c, f);
+    if (positioned && !(t->next_set && !colo_seq_after(p->seq_end, t->next))) {
+        colo_queue_replace(&f->secondary, p, colo_compare_hold(c, f, COLO_SECONDARY, p));
+    } else {
+        colo_count(&c->stats.discarded, p->size);
+    }
+    if (t->secondary_rst && f->primary.head && !(f->primary.head->tcp_flags & COLO_TCP_RST)) {
+        colo_compare_diverged(c, COLO_REASON_SECONDARY_RESET, f);
+    }
+}
+
+void colo_compare_tcp(ColoComparator *c, ColoCompareFlow *f, ColoSide side, ColoPacket *p)
+{
+    if (side == COLO_PRIMARY) {
+        primary_packet(c, f, p);
+    } else {
+        secondary_packet(c, f, p);
+    }
+}
+
+void colo_compare_tcp_released(ColoComparator *c, ColoCompareFlow *f, const ColoPacket *p)
+{
+    ColoTcp *t = &f->tcp;
+
+    if (t->frontier == p) {
+        t->frontier = NULL;     /* everything leaves: an epoch ends */
+    }
+    if (!(p->tcp_flags & COLO_TCP_RST)) {
+        raise_to(&t->primary_end, p->seq_end, t->primary_end_set);
+        t->primary_end_set = true;
+        if (p->tcp_flags & COLO_TCP_ACK) {
+            raise_to(&t->primary_ack, p->ack, t->primary_ack_set);
+            t->primary_ack_set = true;
+        }
+    }
+    if (p->tcp_flags & (COLO_TCP_FIN | COLO_TCP_RST)) {
+        colo_flow_close(c->flows, &f->flow);
+    }
+}
+
+void colo_compare_tcp_rebase(ColoCompareFlow *f)
+{
+    ColoTcp *t = &f->tcp;
+
+    t->next = t->primary_end;
+    t->next_set = t->primary_end_set;
+    t->secondary_ack = t->primary_ack;
+    t->secondary_ack_set = t->primary_ack_set;
+    t->secondary_isn_set = false;
+    t->secondary_syn = false;
+    t->secondary_rst = false;
+}

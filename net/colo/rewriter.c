@@ -1,0 +1,246 @@
+/*
+ * The rewriter: the secondary's sequence numbers and the client's
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Theory of operation
+ *
+ * For every connection each guest picks an initial sequence number of its own, and the client knows the
+ * primary's only.  For a connection made since the last checkpoint the secondary's stream is therefore shifted
+ * against what the client sees by a constant:
+ *
+ *     offset = secondary's ISN - primary's ISN        (modulo 2^32)
+ *
+ *     from the client:  acknowledgement number and SACK blocks + offset
+ *     from the guest:   sequence number - offset
+ *
+ * The secondary's ISN is read from its SYN, or SYN-ACK.  The primary's shows in the first acknowledgement that the
+ * client makes: it acknowledges the primary's SYN, which is the ISN and one more.  SYNs themselves are not mapped: until the
+ * client has acknowledged one there is nothing to map to, and the comparator expects them so.
+ *
+ * A checkpoint puts the primary's state into the secondary, ISNs included: nothing is mapped any more, and the
+ * table is emptied.  A connection that is not in the table is an ordinary one.
+ *
+ * After a failover the client goes on with the primary's numbers, so mapped connections stay mapped until they end; a closed one is
+ * kept as long as its last segments may be repeated.
+ *
+ * States:
+ *     made, waiting for the guest's SYN or SYN-ACK (secondary_isn_set is off)
+ *     waiting for the client's acknowledgement (mapped is off)
+ *     mapped
+ */
+
+#include "net/colo/rewriter.h"
+
+#include "net/colo/checksum.h"
+#include "net/colo/seq.h"
+
+#define SECOND (1000 * 1000 * 1000LL)
+#define IDLE_LIFETIME (3 * 3600 * SECOND)   /* longer than any keep-alive interval */
+#define CLOSED_LIFETIME (240 * SECOND)      /* TIME-WAIT (RFC 9293, section 3.4.2) */
+
+#define TCP_HEADER 20
+#define TCP_SEQ 4
+#define TCP_ACK 8
+#define TCP_CHECKSUM 16
+#define TCP_OPTION_END 0
+#define TCP_OPTION_NOP 1
+#define TCP_OPTION_SACK 5
+
+typedef struct {
+    ColoFlow flow;
+    uint32_t secondary_isn;
+    uint32_t offset;
+    bool secondary_isn_set;
+    bool mapped;
+    bool guest_fin;
+    bool peer_fin;
+} RewriteFlow;
+
+struct ColoRewriter {
+    ColoFlowTable *flows;
+    bool failed_over;
+};
+
+ColoRewriter *colo_rewriter_new(const uint8_t secret[16])
+{
+    ColoRewriter *r = g_new0(ColoRewriter, 1);
+
+    r->flows = colo_flow_table_new(sizeof(RewriteFlow), secret, IDLE_LIFETIME, CLOSED_LIFETIME, NULL, NULL, NULL);
+    return r;
+}
+
+void colo_rewriter_free(ColoRewriter *r)
+{
+    if (r) {
+        colo_flow_table_free(r->flows);
+        g_free(r);
+    }
+}
+
+
+static void note_end(ColoRewriter *r, RewriteFlow *flow, const ColoPacket *p, ColoDirection direction)
+{
+    if (p->tcp_flags & COLO_TCP_FIN) {
+        *(direction == COLO_FROM_GUEST ? &flow->guest_fin : &flow->peer_fin) = true;
+    }
+    if (p->tcp_flags & COLO_TCP_RST || (flow->guest_fin && flow->peer_fin)) {
+        colo_flow_close(r->flows, &flow->flow);
+    }
+}
+
+/*
+ * The guest's SYN or SYN-ACK.  Only the guest knows whether a SYN begins a new connection with the addresses of an old
+ * one: it answers with a new number then.
+ */
+static void guest_opens(ColoRewriter *r, const ColoFlowKey *key, RewriteFlow *flow, const ColoPacket *p, int64_t now)
+{
+    if (!flow && !(p->tcp_flags & COLO_TCP_ACK) && !r->failed_over) {
+        flow = (RewriteFlow *)colo_flow_get(r->flows, key, now);
+    }
+    if (!flow || (flow->secondary_isn_set && flow->secondary_isn == p->seq)) {
+        return;
+    }
+    flow->mapped = flow->guest_fin = flow->peer_fin = false;
+    flow->secondary_isn = p->seq;
+    flow->secondary_isn_set = !r->failed_over;
+    if (r->failed_over) {
+        colo_flow_close(r->flows, &flow->flow);     /* there is one copy of the new one only */
+    } else {
+        colo_flow_reopen(r->flows, &flow->flow);
+    }
+}
+
+static ColoRewrite from_guest(ColoRewriter *r, const ColoFlowKey *key, RewriteFlow *flow, const ColoPacket *p,
+                              int64_t now)
+{
+    if (p->tcp_flags & COLO_TCP_SYN) {
+        guest_opens(r, key, flow, p, now);
+        return (ColoRewrite) { COLO_REWRITE_NOTHING, 0 };
+    }
+    if (!flow) {
+        return (ColoRewrite) { COLO_REWRITE_NOTHING, 0 };
+    }
+    note_end(r, flow, p, COLO_FROM_GUEST);
+    if (!flow->mapped || !flow->offset) {
+        return (ColoRewrite) { COLO_REWRITE_NOTHING, 0 };
+    }
+    return (ColoRewrite) { COLO_REWRITE_SEQ, 0 - flow->offset };
+}
+
+static ColoRewrite to_guest(ColoRewriter *r, const ColoFlowKey *key, RewriteFlow *flow, const ColoPacket *p,
+                            int64_t now)
+{
+    if ((p->tcp_flags & (COLO_TCP_SYN | COLO_TCP_ACK | COLO_TCP_RST)) == COLO_TCP_SYN) {
+        if (!r->failed_over) {
+            colo_flow_get(r->flows, key, now);
+        }
+        return (ColoRewrite) { COLO_REWRITE_NOTHING, 0 };
+    }
+    if (!flow) {
+        return (ColoRewrite) { COLO_REWRITE_NOTHING, 0 };
+    }
+    if (!flow->mapped && flow->secondary_isn_set && p->tcp_flags & COLO_TCP_ACK) {
+        uint32_t primary_isn = p->ack - 1;
+
+        flow->offset = flow->secondary_isn - primary_isn;
+        flow->mapped = true;
+    }
+    note_end(r, flow, p, COLO_TO_GUEST);
+    if (!flow->mapped || !flow->offset || !(p->tcp_flags & COLO_TCP_ACK)) {
+        return (ColoRewrite) { COLO_REWRITE_NOTHING, 0 };
+    }
+    return (ColoRewrite) { COLO_REWRITE_ACK, flow->offset };
+}
+
+ColoRewrite colo_rewriter_look(ColoRewriter *r, ColoDirection direction, const ColoPacket *p, int64_t now)
+{
+    ColoFlowKey key;
+    RewriteFlow *flow;
+
+    if (p->class != COLO_CLASS_TCP || colo_rewriter_is_done(r)) {
+        return (ColoRewrite) { COLO_REWRITE_NOTHING, 0 };
+    }
+    colo_flow_table_age(r->flows, now);
+    colo_flow_key(&key, p, direction);
+    flow = (RewriteFlow *)colo_flow_find(r->flows, &key, now);
+    return direction == COLO_FROM_GUEST ? from_guest(r, &key, flow, p, now) : to_guest(r, &key, flow, p, now);
+}
+
+static void add_at(ColoPacket *p, uint32_t at, uint32_t add)
+{
+    uint32_t from = colo_get_be32(p->data + at);
+
+    colo_put_be32(p->data + at, from + add);
+    if (colo_packet_needs_csum(p)) {
+        return;     /* the field holds the sum of the pseudo-header, which has not changed */
+    }
+    if ((at - p->l4) % 2 == 0) {
+        colo_checksum_replace32(p->data + p->l4 + TCP_CHECKSUM, from, from + add);
+    } else {
+        /* At an odd offset each byte counts in the other half of its word (RFC 1071, section 2, B). */
+        colo_checksum_replace32(p->data + p->l4 + TCP_CHECKSUM, GUINT32_SWAP_LE_BE(from),
+                                GUINT32_SWAP_LE_BE(from + add));
+    }
+}
+
+static void add_to_sack_blocks(ColoPacket *p, uint32_t add)
+{
+    uint32_t at = p->l4 + TCP_HEADER;
+
+    while (at < p->payload && p->data[at] != TCP_OPTION_END) {
+        uint32_t len;
+
+        if (p->data[at] == TCP_OPTION_NOP) {
+            at++;
+            continue;
+        }
+        if (p->payload - at < 2 || p->data[at + 1] < 2 || p->data[at + 1] > p->payload - at) {
+            return;
+        }
+        len = p->data[at + 1];
+        if (p->data[at] == TCP_OPTION_SACK) {
+            for (uint32_t edge = at + 2; edge + 4 <= at + len; edge += 4) {
+                add_at(p, edge, add);
+            }
+        }
+        at += len;
+    }
+}
+
+void colo_rewrite(ColoPacket *p, ColoRewrite rewrite)
+{
+    switch (rewrite.kind) {
+    case COLO_REWRITE_NOTHING:
+        break;
+    case COLO_REWRITE_SEQ:
+        add_at(p, p->l4 + TCP_SEQ, rewrite.add);
+        break;
+    case COLO_REWRITE_ACK:
+        add_at(p, p->l4 + TCP_ACK, rewrite.add);
+        add_to_sack_blocks(p, rewrite.add);
+        break;
+    }
+}
+
+void colo_rewriter_checkpoint(ColoRewriter *r)
+{
+    if (!r->failed_over) {
+        colo_flow_table_clear(r->flows);
+    }
+}
+
+void colo_rewriter_failover(ColoRewriter *r)
+{
+    r->failed_over = true;
+}
+
+bool colo_rewriter_is_done(const ColoRewriter *r)
+{
+    return r->failed_over && !colo_flow_count(r->flows);
+}
+
+uint32_t colo_rewriter_flows(const ColoRewriter *r)
+{
+    return colo_flow_count(r->flows);
+}

@@ -1,0 +1,389 @@
+/*
+ * filter-redirector: from the netdev to a chardev, and from a chardev to the netdev
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Theory of operation
+ *
+ * With `outdev`, packets of the filter's direction leave the filter chain for the chardev: they go into the link's
+ * outbox, which a bottom half empties with one write for all that one turn of the main loop has
+ * brought.  While nobody reads the chardev they go on through the chain instead, those that still wait in the outbox
+ * first; but a secondary's output goes nowhere then, since no network may see it before a failover.  What waits
+ * at a failover is passed on: the client has not had it.
+ *
+ * With `indev`, what comes from the chardev goes on through the chain as if the netdev or the guest had sent it.  It
+ * is read only while the guest runs; while it stands still (a checkpoint is being loaded) what comes stays in the
+ * chardev, before the rewriter, whose offsets change with the checkpoint.  A
+ * secondary gets its input this way alone: the same input as the primary.  What its own netdev receives is not let through,
+ * and what comes before its memory has arrived is of no use to it.
+ *
+ * Epochs: when a guest under COLO resumes, a mark goes into its output, so that whoever compares it knows which
+ * packets are from before the checkpoint, however long they have been on their way.
+ */
+
+#include "qemu/osdep.h"
+#include "net/colo-host.h"
+#include "net/colo-link.h"
+#include "net/colo-report.h"
+#include "net/filter.h"
+#include "qapi/error.h"
+#include "qemu/error-report.h"
+#include "qemu/iov.h"
+#include "qemu/main-loop.h"
+#include "qom/object.h"
+#include "sysemu/runstate.h"
+#include "trace.h"
+
+#define TYPE_FILTER_REDIRECTOR "filter-redirector"
+OBJECT_DECLARE_SIMPLE_TYPE(FilterRedirector, FILTER_REDIRECTOR)
+
+/* What may wait for a reader that is slow, bytes. */
+#define OUTBOX_MAX (64 * 1024 * 1024)
+
+struct FilterRedirector {
+    NetFilterState parent_obj;
+    char *indev;
+    char *outdev;
+    bool vnet_hdr;
+    ColoLink in;
+    ColoLink out;
+    QEMUBH *out_bh;
+    VMChangeStateEntry *vm_state;
+    bool complained;            /* that the reader does not keep up */
+    ColoCount input;
+    ColoCount redirected;
+    ColoCount released;
+    ColoCount injected;
+    ColoCount discarded;
+};
+
+/* The client at which the filter's output direction starts: whoever sends what is redirected. */
+static NetClientState *redirector_sender(NetFilterState *nf, NetFilterDirection direction)
+{
+    return direction == NET_FILTER_DIRECTION_TX ? nf->netdev : nf->netdev->peer;
+}
+
+static bool redirector_covers(NetFilterState *nf, NetFilterDirection direction)
+{
+    return nf->direction == direction || nf->direction == NET_FILTER_DIRECTION_ALL;
+}
+
+/* Out */
+
+static void redirector_release(const uint8_t *frame, uint32_t size, uint32_t vnet_len, void *opaque)
+{
+    FilterRedirector *s = opaque;
+    NetFilterState *nf = NETFILTER(s);
+    NetFilterDirection direction = redirector_covers(nf, NET_FILTER_DIRECTION_RX) ? NET_FILTER_DIRECTION_RX
+                                                                                  : NET_FILTER_DIRECTION_TX;
+
+    if (colo_is_epoch_mark(frame + vnet_len, size - vnet_len)) {
+        return;
+    }
+    if (direction == NET_FILTER_DIRECTION_RX && colo_host_is_secondary()) {
+        colo_count(&s->discarded, size);
+        return;
+    }
+    colo_count(&s->released, size);
+    colo_host_pass(nf, s->vnet_hdr, redirector_sender(nf, direction), frame, size, vnet_len);
+}
+
+/* Everything that still waits to be redirected goes on through the chain. */
+static void redirector_release_all(FilterRedirector *s)
+{
+    if (!colo_outbox_is_empty(&s->out.outbox)) {
+        trace_colo_redirector_release(s->out.name, colo_outbox_size(&s->out.outbox));
+        colo_outbox_empty(&s->out.outbox, redirector_release, s);
+    }
+}
+
+static void redirector_out(void *opaque)
+{
+    FilterRedirector *s = opaque;
+
+    if (s->out.connected) {
+        colo_link_flush(&s->out);
+    } else if (!colo_host_is_secondary()) {
+        redirector_release_all(s);
+    }
+}
+
+static void redirector_out_connected(bool connected, void *opaque)
+{
+    FilterRedirector *s = opaque;
+
+    s->complained = false;
+    qemu_bh_schedule(s->out_bh);
+}
+
+static const ColoLinkOps redirector_out_ops = {
+    .connected = redirector_out_connected,
+};
+
+static void redirector_mark_epoch(FilterRedirector *s)
+{
+    uint8_t mark[COLO_EPOCH_MARK_SIZE];
+    struct iovec iov = { .iov_base = mark, .iov_len = sizeof(mark) };
+
+    colo_epoch_mark(mark);
+    colo_link_send(&s->out, &iov, 1, 0);
+    qemu_bh_schedule(s->out_bh);
+}
+
+/* True for a guest's frame that passes itself off as a mark. */
+static bool redirector_is_forged(const struct iovec *iov, int iovcnt, uint32_t vnet_len)
+{
+    uint8_t frame[COLO_EPOCH_MARK_SIZE];
+
+    return iov_size(iov, iovcnt) - vnet_len == sizeof(frame) &&
+           iov_to_buf(iov, iovcnt, vnet_len, frame, sizeof(frame)) == sizeof(frame) &&
+           colo_is_epoch_mark(frame, sizeof(frame));
+}
+
+static ssize_t redirector_receive_iov(NetFilterState *nf, NetClientState *sender, unsigned flags,
+                                      const struct iovec *iov, int iovcnt, NetPacketSent *sent_cb)
+{
+    FilterRedirector *s = FILTER_REDIRECTOR(nf);
+    size_t size = iov_size(iov, iovcnt);
+    uint32_t vnet_len = MIN(colo_host_vnet_len(nf, s->vnet_hdr, flags), size);
+    bool from_guest = sender != nf->netdev;
+
+    if (!size) {
+        return 0;
+    }
+    colo_count(&s->input, size);
+    if (!s->outdev) {
+        if (!from_guest && colo_host_is_secondary()) {
+            colo_count(&s->discarded, size);
+            return size;
+        }
+        return 0;
+    }
+    if (!s->out.connected && colo_outbox_is_empty(&s->out.outbox) && !(from_guest && colo_host_is_secondary())) {
+        return 0;
+    }
+    if (redirector_is_forged(iov, iovcnt, vnet_len)) {
+        colo_count(&s->discarded, size);
+        return size;
+    }
+    if (colo_outbox_size(&s->out.outbox) > OUTBOX_MAX) {
+        if (!s->complained) {
+            s->complained = true;
+            warn_report("%s: whoever reads the chardev does not keep up, so packets are lost", s->out.name);
+        }
+        colo_count(&s->discarded, size);
+        return size;
+    }
+    colo_link_send(&s->out, iov, iovcnt, vnet_len);
+    colo_count(&s->redirected, size);
+    qemu_bh_schedule(s->out_bh);
+    return size;
+}
+
+/* In */
+
+static bool redirector_may_inject(void *opaque)
+{
+    /* Before its memory has come, a guest's input is to be thrown away. */
+    return runstate_is_running() || runstate_check(RUN_STATE_INMIGRATE);
+}
+
+static void redirector_inject(const uint8_t *frame, uint32_t size, uint32_t vnet_len, void *opaque)
+{
+    FilterRedirector *s = opaque;
+    NetFilterState *nf = NETFILTER(s);
+
+    if (runstate_check(RUN_STATE_INMIGRATE) || colo_is_epoch_mark(frame + vnet_len, size - vnet_len)) {
+        colo_count(&s->discarded, size);
+        return;
+    }
+    colo_count(&s->injected, size);
+    if (redirector_covers(nf, NET_FILTER_DIRECTION_TX)) {
+        colo_host_pass(nf, s->vnet_hdr, nf->netdev, frame, size, vnet_len);
+    }
+    if (redirector_covers(nf, NET_FILTER_DIRECTION_RX) && nf->netdev->peer) {
+        colo_host_pass(nf, s->vnet_hdr, nf->netdev->peer, frame, size, vnet_len);
+    }
+}
+
+static const ColoLinkOps redirector_in_ops = {
+    .packet = redirector_inject,
+    .may_read = redirector_may_inject,
+};
+
+/* The guest and the frame */
+
+static void redirector_vm_state(void *opaque, bool running, RunState state)
+{
+    FilterRedirector *s = opaque;
+    NetFilterState *nf = NETFILTER(s);
+
+    if (!running) {
+        return;
+    }
+    if (s->outdev && nf->on && redirector_covers(nf, NET_FILTER_DIRECTION_RX) && get_colo_mode() != COLO_MODE_NONE) {
+        redirector_mark_epoch(s);
+    }
+    qemu_notify_event();    /* what had to wait while the guest stood still can be read now */
+}
+
+static void redirector_status_changed(NetFilterState *nf, Error **errp)
+{
+    if (!nf->on) {
+        redirector_release_all(FILTER_REDIRECTOR(nf));
+    }
+}
+
+static void redirector_handle_event(NetFilterState *nf, int event, Error **errp)
+{
+    FilterRedirector *s = FILTER_REDIRECTOR(nf);
+
+    if (event == COLO_EVENT_FAILOVER) {
+        colo_link_stop(&s->in);     /* the primary's word counts no more */
+        object_property_set_str(OBJECT(nf), "status", "off", errp);
+    }
+}
+
+/* Life */
+
+static void redirector_setup(NetFilterState *nf, Error **errp)
+{
+    FilterRedirector *s = FILTER_REDIRECTOR(nf);
+    const char *id = object_get_canonical_path_component(OBJECT(s));
+
+    if (!s->indev && !s->outdev) {
+        error_setg(errp, "filter-redirector '%s': properties 'indev' and 'outdev' are both missing; "
+                   "name a chardev for at least one", id);
+        return;
+    }
+    if (s->indev && s->outdev && !strcmp(s->indev, s->outdev)) {
+        error_setg(errp, "filter-redirector '%s': properties 'indev' and 'outdev' both name chardev '%s'; "
+                   "each needs one of its own", id, s->indev);
+        return;
+    }
+    if (!colo_host_check_vnet(nf, s->vnet_hdr, errp) ||
+        (s->indev && !colo_link_open(&s->in, OBJECT(s), "indev", s->indev, s->vnet_hdr, s->vnet_hdr, errp))) {
+        return;
+    }
+    if (s->outdev && !colo_link_open(&s->out, OBJECT(s), "outdev", s->outdev, s->vnet_hdr, s->vnet_hdr, errp)) {
+        colo_link_close(&s->in);
+        return;
+    }
+    s->out_bh = qemu_bh_new(redirector_out, s);
+    s->vm_state = qemu_add_vm_change_state_handler(redirector_vm_state, s);
+    if (s->indev) {
+        colo_link_start(&s->in, &redirector_in_ops, s, NULL);
+    }
+    if (s->outdev) {
+        colo_link_start(&s->out, &redirector_out_ops, s, NULL);
+    }
+}
+
+static void redirector_cleanup(NetFilterState *nf)
+{
+    FilterRedirector *s = FILTER_REDIRECTOR(nf);
+
+    if (s->out_bh) {
+        colo_link_stop(&s->in);
+        colo_link_stop(&s->out);
+        redirector_release_all(s);
+        qemu_del_vm_change_state_handler(s->vm_state);
+        qemu_bh_delete(s->out_bh);
+        s->out_bh = NULL;
+    }
+    colo_link_close(&s->in);
+    colo_link_close(&s->out);
+}
+
+static ColoProxyInfo *redirector_report(Object *obj)
+{
+    FilterRedirector *s = FILTER_REDIRECTOR(obj);
+    ColoProxyInfo *info = g_new0(ColoProxyInfo, 1);
+
+    info->type = COLO_PROXY_TYPE_FILTER_REDIRECTOR;
+    info->u.filter_redirector.input = colo_report_count(&s->input);
+    info->u.filter_redirector.redirected = colo_report_count(&s->redirected);
+    info->u.filter_redirector.released = colo_report_count(&s->released);
+    info->u.filter_redirector.injected = colo_report_count(&s->injected);
+    info->u.filter_redirector.discarded = colo_report_count(&s->discarded);
+    info->u.filter_redirector.queued = colo_outbox_size(&s->out.outbox);
+    return info;
+}
+
+static char *redirector_get_indev(Object *obj, Error **errp)
+{
+    return g_strdup(FILTER_REDIRECTOR(obj)->indev);
+}
+
+static void redirector_set_indev(Object *obj, const char *value, Error **errp)
+{
+    FilterRedirector *s = FILTER_REDIRECTOR(obj);
+
+    g_free(s->indev);
+    s->indev = g_strdup(value);
+}
+
+static char *redirector_get_outdev(Object *obj, Error **errp)
+{
+    return g_strdup(FILTER_REDIRECTOR(obj)->outdev);
+}
+
+static void redirector_set_outdev(Object *obj, const char *value, Error **errp)
+{
+    FilterRedirector *s = FILTER_REDIRECTOR(obj);
+
+    g_free(s->outdev);
+    s->outdev = g_strdup(value);
+}
+
+static bool redirector_get_vnet_hdr(Object *obj, Error **errp)
+{
+    return FILTER_REDIRECTOR(obj)->vnet_hdr;
+}
+
+static void redirector_set_vnet_hdr(Object *obj, bool value, Error **errp)
+{
+    FILTER_REDIRECTOR(obj)->vnet_hdr = value;
+}
+
+static void redirector_finalize(Object *obj)
+{
+    FilterRedirector *s = FILTER_REDIRECTOR(obj);
+
+    g_free(s->indev);
+    g_free(s->outdev);
+}
+
+static void redirector_class_init(ObjectClass *oc, void *data)
+{
+    NetFilterClass *nfc = NETFILTER_CLASS(oc);
+
+    object_class_property_add_str(oc, "indev", redirector_get_indev, redirector_set_indev);
+    object_class_property_add_str(oc, "outdev", redirector_get_outdev, redirector_set_outdev);
+    object_class_property_add_bool(oc, "vnet_hdr_support", redirector_get_vnet_hdr, redirector_set_vnet_hdr);
+    nfc->setup = redirector_setup;
+    nfc->cleanup = redirector_cleanup;
+    nfc->status_changed = redirector_status_changed;
+    nfc->handle_event = redirector_handle_event;
+    nfc->receive_iov = redirector_receive_iov;
+    COLO_REPORTER_CLASS(oc)->report = redirector_report;
+}
+
+static const TypeInfo filter_redirector_info = {
+    .name = TYPE_FILTER_REDIRECTOR,
+    .parent = TYPE_NETFILTER,
+    .instance_size = sizeof(FilterRedirector),
+    .instance_finalize = redirector_finalize,
+    .class_init = redirector_class_init,
+    .interfaces = (InterfaceInfo[]) {
+        { TYPE_COLO_REPORTER },
+        { }
+    },
+};
+
+static void filter_redirector_register(void)
+{
+    type_register_static(&filter_redirector_info);
+}
+
+type_init(filter_redirector_register);

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Faults of the host that keep COLO from working, and how each is mended.
+
+docs/host-mends.rst tells of each at length.
+"""
+
+from __future__ import annotations
+
+from .edits import Cut, Insert, Replace, Step
+
+CHECKPOINT = "static int colo_do_checkpoint_transaction(MigrationState *s,"
+SAVE_COMPLETE = "static int ram_save_complete(QEMUFile *f, void *opaque)"
+LOADED = """\
+    colo_receive_check_message(s->rp_state.from_dst_file,
+                       COLO_MESSAGE_VMSTATE_LOADED, &local_err);
+"""
+
+MENDS_7_2 = (
+    Step(
+        name="live-state-lock",
+        reason="At each checkpoint the frame saves the memory without the big lock, but under TCG "
+               "the sync of the dirty log that this starts with needs it, and the primary hangs for "
+               "good. The lock is taken for the sync alone: a secondary that is slow to read must "
+               "not stop the monitor.",
+        test="tests/pair: test_first_checkpoint",
+        edits=(
+            Cut("migration/ram.c", "WITH_RCU_READ_LOCK_GUARD() {", "}\n\n", within=SAVE_COMPLETE,
+                text="""\
+    if (!migration_in_postcopy()) {
+        /* COLO's checkpoints come here without the lock, migrations with it. */
+        bool unlocked = !qemu_mutex_iothread_locked();
+
+        if (unlocked) {
+            qemu_mutex_lock_iothread();
+        }
+        migration_bitmap_sync_precopy(rs);
+        if (unlocked) {
+            qemu_mutex_unlock_iothread();
+        }
+    }
+
+    WITH_RCU_READ_LOCK_GUARD() {
+"""),
+        )),
+    Step(
+        name="tlb-flush",
+        reason="The fast way of collecting dirty pages clears their bits and leaves TCG's TLBs "
+               "believing that they are set, so the next writes are not noticed. Pages that the "
+               "secondary has written are then not rolled back, and its guest dies of it.",
+        test="tests/pair: test_secondary_memory_is_rolled_back",
+        edits=(
+            Insert("migration/ram.c", '#include "exec/ram_addr.h"',
+                   '#include "exec/exec-all.h"\n'),
+            Insert("migration/ram.c",
+                   "cpu_physical_memory_sync_dirty_bitmap(rb, 0, rb->used_length);",
+                   """\
+
+    /* The bits just taken are clear now: the next write has to be noticed. */
+    if (tcg_enabled()) {
+        CPUState *cpu;
+
+        CPU_FOREACH(cpu) {
+            tlb_reset_dirty(cpu, (uintptr_t)rb->host, rb->used_length);
+        }
+    }
+"""),
+        )),
+    Step(
+        name="migration-nodelay",
+        reason="A checkpoint is a dialogue of short messages. With Nagle's algorithm on the "
+               "connection most of its time goes by waiting for delayed acknowledgements (45 ms "
+               "instead of 5 to 10), and the secondary resumes that much before the primary.",
+        test="tests/pair: test_migration_sockets_are_nodelay",
+        edits=(
+            Insert("migration/socket.c", "trace_migration_socket_outgoing_connected(data->hostname);",
+                   "    qio_channel_set_delay(sioc, false);\n"),
+            Insert("migration/socket.c", '"migration-socket-incoming");',
+                   "    qio_channel_set_delay(QIO_CHANNEL(cioc), false);\n"),
+        )),
+    Step(
+        name="commit-after-load",
+        reason="The frame lets the held output go when the secondary has received the new state, "
+               "but not loaded it yet. A failover in between resumes the old state, which cannot "
+               "stand by what the client has been told. Now the output waits for the loading.",
+        test="tests/pair: test_output_waits_for_load",
+        edits=(
+            Cut("migration/colo.c", "qemu_event_reset(&s->colo_checkpoint_event);",
+                "colo_notify_compares_event(NULL, COLO_EVENT_CHECKPOINT, &local_err);",
+                within=CHECKPOINT,
+                text="    /* Nothing leaves before the secondary can stand by it. */\n" + LOADED),
+            Replace("migration/colo.c", LOADED, within=CHECKPOINT, text="""\
+    /* What was asked for until now, this checkpoint has given. */
+    qemu_event_reset(&s->colo_checkpoint_event);
+    colo_notify_compares_event(NULL, COLO_EVENT_CHECKPOINT, &local_err);
+"""),
+        )),
+    Step(
+        name="lost-secondary",
+        reason="When the connection to the secondary breaks, the primary's frame waits for a "
+               "failover command, with the output held and, in the middle of a checkpoint, the "
+               "guest stopped. Now it tells the comparers to let everything pass and sets the guest "
+               "going; the command works as before when it comes.",
+        test="tests/pair: test_primary_survives_lost_secondary",
+        edits=(
+            Insert("migration/colo.c", "/* Hope this not to be too long to wait here */", before=True,
+                   text="""\
+    /*
+     * Nobody asked for a failover, so the secondary is lost: until somebody
+     * does ask, the guest goes on alone.
+     */
+    if (s->state == MIGRATION_STATUS_COLO &&
+        failover_get_state() == FAILOVER_STATUS_NONE) {
+        colo_notify_compares_event(NULL, COLO_EVENT_FAILOVER, NULL);
+
+        qemu_mutex_lock_iothread();
+        if (failover_get_state() == FAILOVER_STATUS_NONE &&
+            (runstate_check(RUN_STATE_COLO) ||
+             runstate_check(RUN_STATE_FINISH_MIGRATE))) {
+            vm_start();
+        }
+        qemu_mutex_unlock_iothread();
+    }
+
+"""),
+        )),
+    Step(
+        name="quiet-secondary",
+        reason="After every state it loads, virtio-net has the guest announce itself on the "
+               "network. At a checkpoint the guest has not moved, and only the secondary's is told "
+               "to: the two diverge. It announces itself at the failover, as after any migration.",
+        test="tests/pair: test_secondary_stays_quiet",
+        edits=(
+            Insert("hw/net/virtio-net.c", '#include "migration/misc.h"',
+                   '#include "migration/colo.h"\n'),
+            Replace("hw/net/virtio-net.c",
+                    "if (virtio_vdev_has_feature(vdev, VIRTIO_NET_F_GUEST_ANNOUNCE) &&",
+                    within="static int virtio_net_post_load_device(void *opaque, int version_id)",
+                    text="if (!migration_incoming_colo_enabled() &&\n"
+                         "        virtio_vdev_has_feature(vdev, VIRTIO_NET_F_GUEST_ANNOUNCE) &&"),
+        )),
+    Step(
+        name="chardev-read-size",
+        reason="A socket chardev reads 4 KiB at a time, which makes fifteen reads and as many turns "
+               "of the main loop of one offloaded segment. It may read 64 KiB now; how much it does "
+               "is still for its user to say.",
+        test="tests/qtest/colo-filter-test: /colo/redirector/large-reads",
+        edits=(
+            Replace("chardev/char-socket.c", "CHR_READ_BUF_LEN", "64 * 1024"),
+        )),
+)
+
+MENDS = {
+    "7.2": MENDS_7_2,
+}

@@ -1,0 +1,423 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Two QEMUs that run one guest under COLO, both on this machine.
+
+    with Network() as network, Pair(emulator, network) as pair:
+        pair.start()            # both processes; the primary boots
+        pair.wait_ready()       # the guest serves
+        pair.start_colo()       # the secondary has become its copy
+
+The processes die with the pair, and with us.  What they wrote is under
+pair.directory and stays there; the oldest runs are removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+from . import guest
+from .machine import BUILD, Failure
+from .network import Network
+from .qmp import Monitor
+
+RUNS = BUILD / "run"
+RUNS_KEPT = 40
+POLL = 0.02             # seconds between two looks at what cannot be waited for
+BOOT_TIMEOUT = 120.0
+COLO_TIMEOUT = 60.0
+
+ROLES = ("primary", "secondary")
+DEVICES = tuple(guest.NIC_MODULES)
+
+# "current" and "2016" are the command lines of QEMU's docs/COLO-FT.txt and of
+# the proxy's first documentation; "none" is one guest without any protection.
+USAGES = ("current", "2016", "none")
+
+# Both hosts of the documentation are this one.
+PRIMARY_HOST, SECONDARY_HOST = "127.0.0.1", "127.0.0.2"
+MIRROR_PORT, COMPARE_PORT, MIGRATION_PORT = 9003, 9004, 9998
+
+# Written to each QEMU's log.  The last are ours, and unknown to a stock build.
+TRACE_EVENTS = ("colo_vm_state_change", "colo_send_message", "colo_receive_message",
+                "colo_failover_set_state", "colo_compare_event")
+
+# What the documentation removes on the survivor: objects before the failover,
+# objects after it, and chardevs.
+REMOVED = {
+    "primary": (("comp0", "iothread1", "m0", "redire0", "redire1"), (), ()),
+    "secondary": ((), ("f2", "f1"), ("red1", "red0")),
+}
+
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+_numbers = itertools.count()
+
+
+def wait_until(condition: Callable[[], Any], timeout: float, what: str) -> Any:
+    """Look again and again until the condition holds; return what it returned."""
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise Failure(f"{what}: not within {timeout:g} s")
+        time.sleep(POLL)
+    return value
+
+
+class Qemu:
+    """One QEMU process with its monitor and its logs."""
+
+    def __init__(self, role: str, directory: Path, command: list[str]):
+        self.role = role
+        self.console_path = directory / f"{role}.console"
+        self.trace_path = directory / f"{role}.trace"
+        self.output_path = directory / f"{role}.output"
+        self.monitor_path = directory / f"{role}.qmp"
+        self.stopped = False
+        self._monitor: Monitor | None = None
+        (directory / f"{role}.command").write_text("\n".join(command) + "\n")
+        with open(self.output_path, "wb") as output:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                start_new_session=True,
+                preexec_fn=lambda: _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def check_alive(self) -> None:
+        if not self.alive:
+            last = self.output().strip().splitlines()[-3:]
+            raise Failure(f"the {self.role} QEMU has ended with status {self.process.returncode}"
+                          + "".join(f"\n    {line}" for line in last))
+
+    @property
+    def monitor(self) -> Monitor:
+        """The connection to the monitor, made when it is first wanted."""
+        if self._monitor is None:
+            def listens() -> bool:
+                self.check_alive()
+                return self.monitor_path.exists()
+            wait_until(listens, 30, f"the {self.role}'s monitor")
+            self._monitor = Monitor(self.monitor_path, self.role)
+        return self._monitor
+
+    def console(self) -> str:
+        """What the guest has written to its serial console."""
+        return _text(self.console_path)
+
+    def trace(self) -> list[str]:
+        """The lines of the trace log, oldest first."""
+        return _text(self.trace_path).splitlines()
+
+    def output(self) -> str:
+        """What QEMU itself has said."""
+        return _text(self.output_path)
+
+    def figures(self) -> dict[str, float]:
+        """Resident memory in MiB and processor time in seconds so far."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        ticks = int(fields[11]) + int(fields[12])
+        return {"memory": int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) / 1024,
+                "cpu": ticks / os.sysconf("SC_CLK_TCK")}
+
+    def stop(self) -> None:
+        """Stop the process as a whole, as if its host had frozen."""
+        os.kill(self.pid, signal.SIGSTOP)
+        self.stopped = True
+
+    def cont(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+        self.stopped = False
+
+    def kill(self) -> None:
+        """End the process as a power cut would."""
+        self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        self.kill()
+        if self._monitor:
+            self._monitor.close()
+            self._monitor = None
+
+
+@dataclass
+class Options:
+    """How a pair is put together."""
+
+    device: str = "virtio-net-pci"
+    memory: int = 192                   # MiB
+    usage: str = "current"
+    checkpoint_delay: int = 20000       # ms without a divergence until a checkpoint is made
+    run: str = ""                       # programs that the guest starts, comma separated
+    cold: bool = False                  # the guest has made no TCP connection before COLO
+    compare: str = ""                   # further properties of colo-compare, "a=b,c=d"
+
+    def __post_init__(self) -> None:
+        if self.device not in DEVICES:
+            raise Failure(f"no such network card: {self.device}; known are {', '.join(DEVICES)}")
+        if self.usage not in USAGES:
+            raise Failure(f"no such usage: {self.usage}; known are {', '.join(USAGES)}")
+
+    @property
+    def vnet_hdr(self) -> str:
+        """The property for every object: virtio's packets carry a header of their own."""
+        return ",vnet_hdr_support=on" if self.device.startswith("virtio") else ""
+
+
+class Pair:
+    """A primary and a secondary; see the top of this file."""
+
+    def __init__(self, emulator: Path | str, network: Network, **options: Any):
+        self.emulator = Path(emulator)
+        self.network = network
+        self.options = Options(**options)
+        self.guest = guest.build()
+        self.directory = _new_directory()
+        self.primary: Qemu | None = None
+        self.secondary: Qemu | None = None
+        if not self.emulator.exists():
+            raise Failure(f"there is no {self.emulator}; run scripts/build-qemu")
+
+    def __enter__(self) -> "Pair":
+        return self
+
+    def __exit__(self, kind, value, traceback) -> None:
+        for qemu in self.processes():
+            qemu.close()
+        if isinstance(value, Failure) and str(self.directory) not in str(value):
+            value.args = (f"{value}\n(logs: {self.directory})",)
+
+    def processes(self) -> list[Qemu]:
+        return [qemu for qemu in (self.primary, self.secondary) if qemu]
+
+    # ------------------------------------------------------------ life
+
+    def start(self) -> None:
+        """Start the processes; the primary boots, the secondary waits for it."""
+        self.primary = self._launch("primary")
+        if self.options.usage == "2016":
+            # Its secondary connects only once: the primary must listen before.
+            self.primary.monitor.command("query-status")
+        if self.options.usage != "none":
+            self.secondary = self._launch("secondary")
+
+    def wait_ready(self, progress: Callable[[float], None] = lambda seconds: None) -> float:
+        """Wait until the guest serves the client; return the seconds it took."""
+        began = time.monotonic()
+
+        def ready() -> bool:
+            progress(time.monotonic() - began)
+            for qemu in self.processes():
+                qemu.check_alive()
+            return guest.READY in self.primary.console()
+
+        wait_until(ready, BOOT_TIMEOUT, "the guest's boot")
+        return time.monotonic() - began
+
+    def start_colo(self) -> float:
+        """Make the secondary the primary's copy; return the seconds it took."""
+        began = time.monotonic()
+        monitor = self.primary.monitor
+        self.secondary.monitor.command("query-status")
+        monitor.command("migrate-set-parameters",
+                        x_checkpoint_delay=self.options.checkpoint_delay,
+                        max_bandwidth=1 << 30)
+        monitor.command("migrate-set-capabilities",
+                        capabilities=[{"capability": "x-colo", "state": True}])
+        monitor.command("migrate", uri=f"tcp:{SECONDARY_HOST}:{MIGRATION_PORT}")
+
+        def migrated() -> bool:
+            for qemu in self.processes():
+                qemu.check_alive()
+            info = monitor.command("query-migrate")
+            if info.get("status") in ("failed", "cancelled", "completed"):
+                raise Failure(f"the migration ended as {info['status']}: "
+                              f"{info.get('error-desc', 'without a word')}")
+            return info.get("status") == "colo"
+
+        wait_until(migrated, COLO_TIMEOUT, "the migration to the secondary")
+        wait_until(self.colo_runs, COLO_TIMEOUT, "both guests running under COLO")
+        return time.monotonic() - began
+
+    def colo_runs(self) -> bool:
+        """Both sides are in COLO state and their guests run."""
+        return all(qemu.monitor.command("query-colo-status")["mode"] == qemu.role
+                   and qemu.monitor.command("query-status")["running"]
+                   for qemu in self.processes())
+
+    def kill_primary(self) -> None:
+        self.primary.kill()
+
+    def kill_secondary(self) -> None:
+        self.secondary.kill()
+
+    def survivor(self) -> Qemu:
+        """The only process that still runs."""
+        alive = [qemu for qemu in self.processes() if qemu.alive]
+        if len(alive) != 1:
+            raise Failure(f"{len(alive)} of the pair's processes run; kill one first")
+        return alive[0]
+
+    def failover(self) -> float:
+        """Tell the survivor that it is alone, as documented; seconds until its guest runs."""
+        began = time.monotonic()
+        survivor = self.survivor()
+        before, after, chardevs = REMOVED[survivor.role]
+        self._remove(survivor, before)
+        survivor.monitor.command("x-colo-lost-heartbeat")
+        wait_until(lambda: survivor.monitor.command("query-colo-status")["mode"] == "none"
+                   and survivor.monitor.command("query-status")["running"],
+                   30, f"the {survivor.role}'s failover")
+        self._remove(survivor, after)
+        for name in chardevs:
+            survivor.monitor.command("chardev-remove", id=name)
+        return time.monotonic() - began
+
+    def _remove(self, qemu: Qemu, objects: tuple[str, ...]) -> None:
+        there = {item["name"] for item in qemu.monitor.command("qom-list", path="/objects")}
+        for name in objects:
+            if name in there:
+                qemu.monitor.command("object-del", id=name)
+
+    # ------------------------------------------------------------ figures
+
+    def checkpoints(self) -> int:
+        """How many checkpoints the secondary has loaded."""
+        return sum("colo_send_message" in line and "'vmstate-loaded'" in line
+                   for line in self.secondary.trace())
+
+    def wait_checkpoints(self, count: int, timeout: float = 60.0) -> None:
+        """Wait until that many have been loaded since the start."""
+        def enough() -> bool:
+            for qemu in self.processes():
+                qemu.check_alive()
+            return self.checkpoints() >= count
+        wait_until(enough, timeout, f"checkpoint number {count}, after {self.checkpoints()},")
+
+    def counters(self, role: str = "primary") -> dict[str, dict[str, Any]]:
+        """What each of the proxy's objects counts, by the object's name."""
+        answer = getattr(self, role).monitor.command("query-colo-proxy")
+        return {item["id"]: item for item in answer}
+
+    def trouble(self) -> list[str]:
+        """What the guests' consoles tell of crashed kernels and corrupted memory."""
+        return [f"{qemu.role}: {line}" for qemu in self.processes()
+                for line in guest.trouble_in(qemu.console())]
+
+    # ------------------------------------------------------------ command lines
+
+    def _launch(self, role: str) -> Qemu:
+        return Qemu(role, self.directory, self.network.hosts.command(self.command_line(role)))
+
+    def command_line(self, role: str) -> list[str]:
+        """The whole command of one side."""
+        options = self.options
+        path = self.directory / role
+        command = [
+            str(self.emulator), "-name", role, "-nodefaults", "-no-user-config",
+            "-display", "none", "-accel", "tcg", "-machine", "pc", "-cpu", "qemu64",
+            "-m", str(options.memory), "-smp", "1", "-msg", "timestamp=on",
+            "-D", f"{path}.trace",
+            "-serial", f"file:{path}.console",
+            "-qmp", f"unix:{path}.qmp,server=on,wait=off",
+        ]
+        for event in TRACE_EVENTS:
+            command += ["-trace", event]
+        command += self.guest.arguments(
+            options.device, f"{self.network.guest_arguments()} run={options.run} "
+                            f"cold={'yes' if options.cold else ''}")
+        command += [
+            "-netdev", f"tap,id=hn0,vhost=off,ifname={self.network.taps[role]},"
+                       "script=no,downscript=no",
+            "-device", f"{options.device},id=e0,netdev=hn0,"
+                       f"mac={self.network.guest_mac},romfile=",
+        ]
+        if options.usage != "none":
+            command += _primary_objects(options) if role == "primary" else \
+                       _secondary_objects(options)
+        return command
+
+
+def _primary_objects(options: Options) -> list[str]:
+    vnet = options.vnet_hdr
+    old = options.usage == "2016"
+    wait = "off" if old else "on"
+    more = f",{options.compare}" if options.compare else ""
+    return [
+        "-chardev", f"socket,id=mirror0,host=0.0.0.0,port={MIRROR_PORT},server=on,wait=off",
+        "-chardev", f"socket,id=compare1,host=0.0.0.0,port={COMPARE_PORT},server=on,wait={wait}",
+        "-chardev", f"socket,id=compare0,host={PRIMARY_HOST},port=9001,server=on,wait=off",
+        "-chardev", f"socket,id=compare0-0,host={PRIMARY_HOST},port=9001",
+        "-chardev", f"socket,id=compare_out,host={PRIMARY_HOST},port=9005,server=on,wait=off",
+        "-chardev", f"socket,id=compare_out0,host={PRIMARY_HOST},port=9005",
+        "-object", f"filter-mirror,id=m0,netdev=hn0,queue=tx,outdev=mirror0{vnet}",
+        "-object", f"filter-redirector,netdev=hn0,id=redire0,queue=rx,indev=compare_out{vnet}",
+        "-object", f"filter-redirector,netdev=hn0,id=redire1,queue=rx,outdev=compare0{vnet}",
+        *([] if old else ["-object", "iothread,id=iothread1"]),
+        "-object", "colo-compare,id=comp0,primary_in=compare0-0,secondary_in=compare1,"
+                   f"outdev=compare_out0{'' if old else ',iothread=iothread1'}{vnet}{more}",
+    ]
+
+
+def _secondary_objects(options: Options) -> list[str]:
+    vnet = options.vnet_hdr
+    old = options.usage == "2016"
+    reconnect = "" if old else ",reconnect=1"
+    return [
+        "-chardev", f"socket,id=red0,host={PRIMARY_HOST},port={MIRROR_PORT}{reconnect}",
+        "-chardev", f"socket,id=red1,host={PRIMARY_HOST},port={COMPARE_PORT}{reconnect}",
+        "-object", f"filter-redirector,id=f1,netdev=hn0,queue=tx,indev=red0{vnet}",
+        "-object", f"filter-redirector,id=f2,netdev=hn0,queue=rx,outdev=red1{vnet}",
+        *([] if old else ["-object", f"filter-rewriter,id=rew0,netdev=hn0,queue=all{vnet}"]),
+        "-incoming", f"tcp:{SECONDARY_HOST}:{MIGRATION_PORT}",
+    ]
+
+
+# ---------------------------------------------------------------- files
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _new_directory() -> Path:
+    """A directory of its own for this run's logs; old ones make room."""
+    RUNS.mkdir(parents=True, exist_ok=True)
+    runs = sorted((path for path in RUNS.iterdir() if path.is_dir()),
+                  key=lambda path: path.stat().st_mtime)
+    for path in runs[:-RUNS_KEPT]:
+        shutil.rmtree(path, ignore_errors=True)
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{next(_numbers)}"
+    directory = RUNS / name
+    directory.mkdir()
+    return directory
+
+
+@contextlib.contextmanager
+def running(emulator: Path | str, **options: Any) -> Iterator[Pair]:
+    """A network and a pair in it, booted and under COLO (or unprotected)."""
+    with Network() as network, Pair(emulator, network, **options) as pair:
+        pair.start()
+        pair.wait_ready()
+        if pair.secondary:
+            pair.start_colo()
+        yield pair

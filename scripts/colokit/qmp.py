@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A synchronous QMP client, thin on top of the package in QEMU's own tree."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from .machine import BUILD, Failure
+
+TIMEOUT = 30.0
+
+
+def _package():
+    """QEMU's qemu.qmp, from whichever tree under build/ there is."""
+    for tree in sorted(BUILD.glob("*/*/python/qemu/qmp")):
+        sys.path.insert(0, str(tree.parents[1]))
+        try:
+            # Both share one event loop; QEMU's wrapper expects it to be set.
+            asyncio.set_event_loop(asyncio.new_event_loop())
+            from qemu.qmp import QMPError, legacy
+            return legacy, QMPError
+        except ImportError:
+            sys.path.pop(0)
+    raise Failure(f"there is no QEMU source tree under {BUILD}; run scripts/build-qemu")
+
+
+class Monitor:
+    """A connection to one QEMU's monitor.  For use by one thread, the one that made it."""
+
+    def __init__(self, path: Path, name: str):
+        legacy, self._error = _package_once()
+        self.name = name
+        self.events: list[dict[str, Any]] = []
+        self._qmp = legacy.QEMUMonitorProtocol(str(path), nickname=name)
+        self._qmp.connect()
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):   # the other end may be dead
+            self._qmp.close()
+
+    def command(self, name: str, timeout: float = TIMEOUT, /, **arguments: Any) -> Any:
+        """Run a command; "_" in an argument's name stands for "-"."""
+        self._qmp.settimeout(timeout)
+        arguments = {key.replace("_", "-"): value for key, value in arguments.items()}
+        try:
+            return self._qmp.command(name, **arguments)
+        except asyncio.TimeoutError:
+            raise Failure(f"{self.name}: no answer to {name} within {timeout:g} s") from None
+        except self._error as error:
+            raise Failure(f"{self.name}: {name}: {error}") from None
+
+    def human(self, line: str, timeout: float = TIMEOUT) -> str:
+        """Run a command of the human monitor and return what it prints."""
+        return self.command("human-monitor-command", timeout, command_line=line)
+
+    def poll_events(self) -> list[dict[str, Any]]:
+        """All events so far, oldest first."""
+        self._qmp._sync(asyncio.sleep(0))      # let the loop read what has come
+        self.events += self._qmp.get_events()
+        return self.events
+
+    def wait_event(self, name: str, timeout: float = TIMEOUT) -> dict[str, Any]:
+        """The first event of that name, which is taken out of self.events."""
+        deadline = time.monotonic() + timeout
+        while True:
+            for event in self.poll_events():
+                if event["event"] == name:
+                    self.events.remove(event)
+                    return event
+            left = deadline - time.monotonic()
+            try:
+                if left <= 0:
+                    raise asyncio.TimeoutError
+                event = self._qmp.pull_event(left)
+            except asyncio.TimeoutError:
+                raise Failure(f"{self.name}: no event {name} within {timeout:g} s") from None
+            self.events.append(event)
+
+
+_found = None
+
+
+def _package_once():
+    global _found
+    _found = _found or _package()
+    return _found

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How the suite takes its place in a host's tree.
+
+What is ours is not listed here but found: every C file under net/ and
+include/net/, the tests tests/qtest/colo-*, and the schema qapi/colo-proxy.json
+go to the same place in the host.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .edits import Cut, Edit, Insert, Put, Remove, Replace, Step
+from .machine import Failure
+
+# Files of the host that ours of the same name take the place of.
+REPLACED_7_2 = ("net/colo-compare.c", "net/colo-compare.h", "net/filter-mirror.c",
+                "net/filter-rewriter.c")
+
+COMPARE_PROPERTIES = "{ 'struct': 'ColoCompareProperties',"
+
+
+def _found(root: Path, *patterns: str) -> list[str]:
+    """The repository's files that match, as paths relative to it."""
+    return sorted({str(path.relative_to(root))
+                   for pattern in patterns for path in root.glob(pattern) if path.is_file()})
+
+
+def _text(root: Path, name: str) -> str:
+    try:
+        return (root / name).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise Failure(f"{root / name} is missing; check out the repository anew") from None
+
+
+def _puts(root: Path, names: list[str], replaced: tuple[str, ...]) -> tuple[Edit, ...]:
+    return tuple(Put(name, (root / name).read_bytes(), replaces=name in replaced)
+                 for name in names)
+
+
+def steps_7_2(root: Path) -> tuple[Step, ...]:
+    core = _found(root, "net/colo/*.c", "net/colo/*.h", "net/colo/meson.build")
+    objects = _found(root, "net/*.c", "net/*.h")
+    headers = _found(root, "include/net/*.h", "include/net/colo/*.h")
+    qtests = _found(root, "tests/qtest/colo-*.[ch]")
+    qtest_names = [Path(name).stem for name in qtests if name.endswith("-test.c")]
+    added = [Path(name).name for name in objects
+             if name.endswith(".c") and name not in REPLACED_7_2]
+
+    for name in (*REPLACED_7_2, "net/colo/meson.build"):
+        if name not in objects and name not in core:
+            raise Failure(f"{root / name} is missing; check out the repository anew")
+
+    steps = [
+        Step(
+            name="files",
+            reason="The core, which knows nothing of QEMU, the objects on top of it, and their "
+                   "headers, in place of the host's.",
+            edits=(*_puts(root, core + objects + headers, REPLACED_7_2),
+                   Remove("net/colo.c"), Remove("net/colo.h"))),
+        Step(
+            name="no-colo-h",
+            reason="Two files of the host include net/colo.h and use nothing of it.",
+            edits=(Cut("migration/colo.c", '#include "net/colo.h"', '#include "net/colo.h"'),
+                   Cut("net/filter.c", '#include "net/colo.h"', '#include "net/colo.h"'))),
+        Step(
+            name="build",
+            reason="The objects that the host has no file for, and the core, which brings its own "
+                   "meson.build.",
+            edits=(Replace("net/meson.build", "  'colo.c',\n",
+                           "".join(f"  '{name}',\n" for name in added)),
+                   Insert("net/meson.build", "subdir('can')",
+                          "subdir('colo')\nsoftmmu_ss.add(colo_core_sources)\n"))),
+        Step(
+            name="trace-events",
+            reason="Our trace events in place of the host's for COLO.",
+            edits=(Cut("net/trace-events", "# colo.c", None, text=_text(root, "net/trace-events")),)),
+        Step(
+            name="properties",
+            reason="colo-compare: iothread has a default now, active says whether to compare when "
+                   "COLO is not running, and a full queue no longer loses packets.",
+            edits=(
+                Insert("qapi/qom.json", "# @ColoCompareProperties:", before=True, text="""\
+# @ColoCompareActive:
+#
+# When a colo-compare object compares packets.
+#
+# @auto: while COLO is running; else the primary's packets pass
+#
+# @on: always
+#
+# Since: 7.2
+##
+{ 'enum': 'ColoCompareActive',
+  'data': [ 'auto', 'on' ] }
+
+##
+"""),
+                Replace("qapi/qom.json", "# @iothread: name of the iothread to run in",
+                        within="# @ColoCompareProperties:",
+                        text="# @iothread: name of the iothread to run in (default: the main loop)"),
+                Cut("qapi/qom.json", "queue is full and additional packets are received, the",
+                    "additional packets are dropped. (default: 1024)",
+                    within="# @ColoCompareProperties:", text="""\
+#                  queue is full, that side's input is not read until there is
+#                  room again. (default: 1024)
+"""),
+                Insert("qapi/qom.json", "# @vnet_hdr_support:", within="# @ColoCompareProperties:",
+                       text="""\
+#
+# @active: when to compare packets (default: auto, with @notify_dev: on)
+"""),
+                Replace("qapi/qom.json", "'iothread': 'str',", within=COMPARE_PROPERTIES,
+                        text="'*iothread': 'str',"),
+                Replace("qapi/qom.json", "'*vnet_hdr_support': 'bool' }", within=COMPARE_PROPERTIES,
+                        text="'*vnet_hdr_support': 'bool',\n"
+                             "            '*active': 'ColoCompareActive' }"),
+            )),
+        Step(
+            name="options",
+            reason="The manual and -help tell of what has changed about colo-compare.",
+            edits=(
+                Replace("qemu-options.hx", "outdev=chardevid,iothread=id[",
+                        "outdev=chardevid[,iothread=id][,active=auto|on]["),
+                Insert("qemu-options.hx", "size depend on user environment.", text="""\
+        Without iothread= the comparison runs in the main loop.
+        Packets are compared while COLO is running and pass otherwise;
+        active=on compares them always.
+"""),
+            )),
+        Step(
+            name="query",
+            reason="The objects' counters can be read by query-colo-proxy and info colo-proxy.",
+            edits=(
+                *_puts(root, ["qapi/colo-proxy.json"] if _text(root, "qapi/colo-proxy.json") else [],
+                       ()),
+                Insert("qapi/meson.build", "    'acpi',\n    'audio',", "    'colo-proxy',\n"),
+                Insert("qapi/qapi-schema.json", "{ 'include': 'net.json' }",
+                       "{ 'include': 'colo-proxy.json' }\n"),
+                Insert("include/monitor/hmp.h", "void hmp_x_colo_lost_heartbeat(",
+                       "void hmp_info_colo_proxy(Monitor *mon, const QDict *qdict);\n"),
+                Insert("hmp-commands-info.hx", "ERST\n", within="``info network``", text="""\
+
+    {
+        .name       = "colo-proxy",
+        .args_type  = "",
+        .params     = "",
+        .help       = "show the counters of the COLO proxy's objects",
+        .cmd        = hmp_info_colo_proxy,
+    },
+
+SRST
+  ``info colo-proxy``
+    Show the counters of the COLO proxy's objects.
+ERST
+"""),
+            )),
+    ]
+    if qtests:
+        steps.append(Step(
+            name="qtests",
+            reason="Tests of the objects inside QEMU.",
+            edits=(
+                *_puts(root, qtests, ()),
+                Insert("tests/qtest/meson.build", "dbus_daemon = find_program('dbus-daemon'",
+                       before=True,
+                       text="qtests_i386 += [\n"
+                            + "".join(f"  '{name}',\n" for name in qtest_names)
+                            + "]\n\n"),
+            )))
+    return tuple(steps)
+
+
+STEPS = {
+    "7.2": steps_7_2,
+}

@@ -1,0 +1,427 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The services of the test guest.
+ *
+ *   guestd serve               start the services; returns once they listen
+ *   guestd content SEED SIZE   write what /stream/SIZE/SEED serves to stdout;
+ *                              run on the host, this tells what must arrive
+ *
+ * TCP port 80, HTTP/1.1 with persistent connections:
+ *   GET /                      a word of welcome
+ *   GET /stream/SIZE[/SEED]    SIZE bytes that differ everywhere
+ *   PUT or POST /upload        answers with the SHA-256 of the body, in hex
+ * UDP port 7: echo.
+ *
+ * Two copies of the guest must give the same answers whenever they are asked:
+ * no dates, no counters, nothing random.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+enum {
+    HTTP_PORT = 80,
+    ECHO_PORT = 7,
+    CHUNK = 64 * 1024,
+    REQUEST_MAX = 4096,
+};
+
+static void die(const char *what)
+{
+    fprintf(stderr, "guestd: %s: %s\n", what, strerror(errno));
+    exit(EXIT_FAILURE);
+}
+
+/*
+ * Content.  Word i of a stream is a mix of the seed and of i, so that any
+ * part can be made without the parts before it, and no two parts are alike.
+ */
+static uint64_t content_word(uint64_t seed, uint64_t index)
+{
+    uint64_t z = (index + 1) * 0x9e3779b97f4a7c15u + seed;
+
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    return z ^ (z >> 27);
+}
+
+/* Fills @buf with the stream's bytes from @offset, which is a multiple of 8. */
+static void content_fill(void *buf, size_t size, uint64_t seed, uint64_t offset)
+{
+    uint64_t word;
+    size_t at;
+
+    for (at = 0; at < size; at += sizeof(word)) {
+        word = content_word(seed, (offset + at) / sizeof(word));
+        memcpy((char *)buf + at, &word,
+               size - at < sizeof(word) ? size - at : sizeof(word));
+    }
+}
+
+static bool write_all(int fd, const void *buf, size_t size)
+{
+    const char *from = buf;
+
+    while (size > 0) {
+        ssize_t n = write(fd, from, size);
+
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n <= 0) {
+            return false;
+        }
+        from += n;
+        size -= n;
+    }
+    return true;
+}
+
+static bool content_write(int fd, uint64_t seed, uint64_t size)
+{
+    static char chunk[CHUNK];
+    uint64_t offset;
+
+    for (offset = 0; offset < size; offset += CHUNK) {
+        size_t n = size - offset < CHUNK ? size - offset : CHUNK;
+
+        content_fill(chunk, n, seed, offset);
+        if (!write_all(fd, chunk, n)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* SHA-256 (FIPS 180-4). */
+typedef struct Sha256 {
+    uint32_t state[8];
+    uint64_t length;
+    uint8_t block[64];
+} Sha256;
+
+static const uint32_t sha256_k[64] = {
+    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1,
+    0x923f82a4, 0xab1c5ed5, 0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3,
+    0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174, 0xe49b69c1, 0xefbe4786,
+    0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147,
+    0x06ca6351, 0x14292967, 0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13,
+    0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85, 0xa2bfe8a1, 0xa81a664b,
+    0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a,
+    0x5b9cca4f, 0x682e6ff3, 0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208,
+    0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
+};
+
+static uint32_t rotate(uint32_t x, int by)
+{
+    return x >> by | x << (32 - by);
+}
+
+static void sha256_block(Sha256 *sha)
+{
+    uint32_t w[64], s[8];
+    int i;
+
+    for (i = 0; i < 16; i++) {
+        uint32_t word;
+
+        memcpy(&word, sha->block + 4 * i, sizeof(word));
+        w[i] = ntohl(word);
+    }
+    for (; i < 64; i++) {
+        uint32_t a = w[i - 15], b = w[i - 2];
+
+        w[i] = w[i - 16] + w[i - 7] +
+               (rotate(a, 7) ^ rotate(a, 18) ^ a >> 3) +
+               (rotate(b, 17) ^ rotate(b, 19) ^ b >> 10);
+    }
+    memcpy(s, sha->state, sizeof(s));
+    for (i = 0; i < 64; i++) {
+        uint32_t one = s[7] + sha256_k[i] + w[i] + ((s[4] & s[5]) ^ (~s[4] & s[6])) +
+                       (rotate(s[4], 6) ^ rotate(s[4], 11) ^ rotate(s[4], 25));
+        uint32_t two = ((s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2])) +
+                       (rotate(s[0], 2) ^ rotate(s[0], 13) ^ rotate(s[0], 22));
+
+        memmove(s + 1, s, 7 * sizeof(s[0]));
+        s[4] += one;
+        s[0] = one + two;
+    }
+    for (i = 0; i < 8; i++) {
+        sha->state[i] += s[i];
+    }
+}
+
+static void sha256_init(Sha256 *sha)
+{
+    *sha = (Sha256) { .state = {
+        0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+        0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19,
+    } };
+}
+
+static void sha256_add(Sha256 *sha, const void *data, size_t size)
+{
+    const uint8_t *from = data;
+
+    while (size > 0) {
+        size_t fill = sha->length % sizeof(sha->block);
+        size_t n = sizeof(sha->block) - fill;
+
+        n = n < size ? n : size;
+        memcpy(sha->block + fill, from, n);
+        from += n;
+        size -= n;
+        sha->length += n;
+        if (sha->length % sizeof(sha->block) == 0) {
+            sha256_block(sha);
+        }
+    }
+}
+
+static void sha256_hex(Sha256 *sha, char hex[65])
+{
+    uint64_t bits = sha->length * 8;
+    uint8_t tail[8];
+    int i;
+
+    for (i = 0; i < 8; i++) {
+        tail[i] = bits >> (56 - 8 * i);
+    }
+    sha256_add(sha, "\x80", 1);
+    while (sha->length % sizeof(sha->block) != 56) {
+        sha256_add(sha, "", 1);
+    }
+    sha256_add(sha, tail, sizeof(tail));
+    for (i = 0; i < 8; i++) {
+        snprintf(hex + 8 * i, 9, "%08x", sha->state[i]);
+    }
+}
+
+/* HTTP. */
+typedef struct Connection {
+    int fd;
+    size_t fill;                /* bytes in buf */
+    char buf[REQUEST_MAX + 1];
+} Connection;
+
+static bool answer(Connection *conn, const char *status, uint64_t length)
+{
+    char head[160];
+    int n = snprintf(head, sizeof(head),
+                     "HTTP/1.1 %s\r\nContent-Length: %llu\r\n"
+                     "Content-Type: application/octet-stream\r\n\r\n",
+                     status, (unsigned long long)length);
+
+    return write_all(conn->fd, head, n);
+}
+
+static bool answer_text(Connection *conn, const char *status, const char *text)
+{
+    char all[512];
+    int n = snprintf(all, sizeof(all),
+                     "HTTP/1.1 %s\r\nContent-Length: %zu\r\n"
+                     "Content-Type: text/plain\r\n\r\n%s",
+                     status, strlen(text), text);
+
+    return write_all(conn->fd, all, n);
+}
+
+/* Reads until the blank line; returns the header's length, 0 at the end. */
+static size_t read_header(Connection *conn)
+{
+    for (;;) {
+        char *end;
+        ssize_t n;
+
+        conn->buf[conn->fill] = '\0';
+        end = strstr(conn->buf, "\r\n\r\n");
+        if (end) {
+            return end + 4 - conn->buf;
+        }
+        if (conn->fill == REQUEST_MAX) {
+            return 0;
+        }
+        n = read(conn->fd, conn->buf + conn->fill, REQUEST_MAX - conn->fill);
+        if (n <= 0) {
+            return 0;
+        }
+        conn->fill += n;
+    }
+}
+
+static void consume(Connection *conn, size_t size)
+{
+    conn->fill -= size;
+    memmove(conn->buf, conn->buf + size, conn->fill);
+}
+
+static bool receive_upload(Connection *conn, uint64_t length)
+{
+    static char chunk[CHUNK];
+    Sha256 sha;
+    char hex[65];
+    size_t n = length < conn->fill ? length : conn->fill;
+
+    sha256_init(&sha);
+    sha256_add(&sha, conn->buf, n);
+    consume(conn, n);
+    length -= n;
+    while (length > 0) {
+        ssize_t got = read(conn->fd, chunk, length < CHUNK ? length : CHUNK);
+
+        if (got <= 0) {
+            return false;
+        }
+        sha256_add(&sha, chunk, got);
+        length -= got;
+    }
+    sha256_hex(&sha, hex);
+    return answer_text(conn, "200 OK", hex);
+}
+
+static uint64_t content_length(const char *header)
+{
+    const char *line;
+
+    for (line = strstr(header, "\r\n"); line; line = strstr(line + 2, "\r\n")) {
+        if (strncasecmp(line + 2, "Content-Length:", 15) == 0) {
+            return strtoull(line + 17, NULL, 10);
+        }
+    }
+    return 0;
+}
+
+static void serve_connection(int fd)
+{
+    static Connection conn;
+    size_t header;
+    bool alive = true;
+
+    conn.fd = fd;
+    while (alive && (header = read_header(&conn)) > 0) {
+        unsigned long long size, seed = 0;
+        char method[8], path[200];
+        uint64_t length;
+        bool last;
+
+        conn.buf[header - 1] = '\0';
+        last = strcasestr(conn.buf, "\r\nConnection: close\r\n") != NULL;
+        length = content_length(conn.buf);
+        if (sscanf(conn.buf, "%7s %199s", method, path) != 2) {
+            answer_text(&conn, "400 Bad Request", "cannot read this\n");
+            return;
+        }
+        consume(&conn, header);
+
+        if (strcmp(path, "/upload") == 0 && strcmp(method, "GET") != 0) {
+            alive = receive_upload(&conn, length);
+        } else if (sscanf(path, "/stream/%llu/%llu", &size, &seed) >= 1) {
+            alive = answer(&conn, "200 OK", size) &&
+                    content_write(fd, seed, size);
+        } else if (strcmp(path, "/") == 0) {
+            alive = answer_text(&conn, "200 OK", "ready\n");
+        } else {
+            alive = answer_text(&conn, "404 Not Found", "not here\n");
+        }
+        alive = alive && !last;
+    }
+}
+
+static int open_socket(int type, int port)
+{
+    struct sockaddr_in6 any = {
+        .sin6_family = AF_INET6,
+        .sin6_addr = IN6ADDR_ANY_INIT,
+        .sin6_port = htons(port),
+    };
+    int on = 1, off = 0;
+    int fd = socket(AF_INET6, type, 0);
+
+    if (fd < 0) {
+        die("socket");
+    }
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
+    if (bind(fd, (struct sockaddr *)&any, sizeof(any)) < 0) {
+        die("bind");
+    }
+    if (type == SOCK_STREAM && listen(fd, 128) < 0) {
+        die("listen");
+    }
+    return fd;
+}
+
+static void serve_http(int listener)
+{
+    for (;;) {
+        int fd = accept(listener, NULL, NULL);
+
+        if (fd < 0) {
+            continue;
+        }
+        if (fork() == 0) {
+            close(listener);
+            serve_connection(fd);
+            _exit(EXIT_SUCCESS);
+        }
+        close(fd);
+    }
+}
+
+static void serve_echo(int fd)
+{
+    static char datagram[65536];
+
+    for (;;) {
+        struct sockaddr_storage from;
+        socklen_t len = sizeof(from);
+        ssize_t n = recvfrom(fd, datagram, sizeof(datagram), 0,
+                             (struct sockaddr *)&from, &len);
+
+        if (n >= 0) {
+            sendto(fd, datagram, n, 0, (struct sockaddr *)&from, len);
+        }
+    }
+}
+
+static void serve(void)
+{
+    int http = open_socket(SOCK_STREAM, HTTP_PORT);
+    int echo = open_socket(SOCK_DGRAM, ECHO_PORT);
+
+    signal(SIGCHLD, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN);
+    if (fork() == 0) {
+        serve_http(http);
+    }
+    if (fork() == 0) {
+        serve_echo(echo);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 2 && strcmp(argv[1], "serve") == 0) {
+        serve();
+        return EXIT_SUCCESS;
+    }
+    if (argc == 4 && strcmp(argv[1], "content") == 0) {
+        return content_write(STDOUT_FILENO, strtoull(argv[2], NULL, 10),
+                             strtoull(argv[3], NULL, 10))
+               ? EXIT_SUCCESS : EXIT_FAILURE;
+    }
+    fprintf(stderr, "usage: guestd serve | guestd content SEED SIZE\n");
+    return EXIT_FAILURE;
+}

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The demo's story: a download survives the death of the primary."""
+
+import time
+import unittest
+
+from colokit.pairtest import PairTest
+
+SIZE = 60_000_000
+
+
+class DownloadTest(PairTest):
+
+    def survives(self, **options) -> None:
+        pair = self.start(**options)
+        download = self.download(SIZE)
+        download.wait_for(SIZE * 2 // 5)
+        killed = time.monotonic()
+        pair.kill_primary()
+        pair.failover()
+        self.assert_complete(download)
+        self.assertLess(download.gap(killed), 5.0)
+        self.assert_complete(self.download(1_000_000, seed=1))
+        self.assert_guests_well()
+
+    def test_download_survives_virtio_net(self) -> None:
+        self.survives(device="virtio-net-pci")
+
+    def test_download_survives_e1000(self) -> None:
+        self.survives(device="e1000")
+
+    def test_download_survives_rtl8139(self) -> None:
+        self.survives(device="rtl8139")
+
+
+if __name__ == "__main__":
+    unittest.main()

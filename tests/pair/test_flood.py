@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A flood of pings beside downloads, with the secondary's host frozen in the middle.
+
+COLO_FLOOD_SECONDS says how long (default: 20; the full test: 60).
+"""
+
+import threading
+import time
+import unittest
+
+from colokit.client import Download, Ping
+from colokit.pairtest import PairTest, seconds_from
+
+RATE = 1000             # pings a second
+FROZEN = 10.0           # seconds, or a third of the test if that is less
+MONITOR_LIMIT = 0.1     # seconds that the primary's monitor may take
+DOWNLOAD = 10_000_000
+
+
+class FloodTest(PairTest):
+
+    def test_flood(self) -> None:
+        """No ping is lost, no download damaged, and the monitor answers at once throughout."""
+        seconds = seconds_from("COLO_FLOOD_SECONDS", 20)
+        pair = self.start()
+        over = threading.Event()
+        downloads: list[Download] = []
+
+        def download_on_and_on() -> None:
+            while not over.is_set():
+                downloads.append(Download(pair.network, DOWNLOAD, seed=len(downloads)))
+                downloads[-1].start()
+                downloads[-1].join()
+
+        downloader = threading.Thread(target=download_on_and_on)
+        ping = Ping(pair.network, RATE, seconds)
+        began = time.monotonic()
+        freeze = began + seconds / 3
+        thaw = freeze + min(FROZEN, seconds / 3)
+        worst = 0.0
+
+        downloader.start()
+        ping.start()
+        try:
+            while (now := time.monotonic()) < began + seconds:
+                if pair.secondary.stopped and now >= thaw:
+                    pair.secondary.cont()
+                elif not pair.secondary.stopped and freeze <= now < thaw:
+                    pair.secondary.stop()
+                asked = time.monotonic()
+                pair.primary.monitor.command("query-status")
+                worst = max(worst, time.monotonic() - asked)
+                time.sleep(0.02)
+        finally:
+            over.set()
+            pair.secondary.cont()
+            ping.join()
+            downloader.join()
+
+        logs = f"logs: {pair.directory}"
+        self.assertIsNone(ping.error)
+        self.assertEqual(ping.result.lost, 0, f"of {ping.result.sent} pings; {logs}")
+        self.assertEqual(ping.result.duplicates, 0, logs)
+        for download in downloads:
+            self.assert_complete(download)
+        self.assertLessEqual(worst, MONITOR_LIMIT, f"the monitor's slowest answer; {logs}")
+        self.assert_guests_well()
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The frame with the host's faults mended: one test for each mend, failing without it."""
+
+import ctypes
+import os
+import re
+import socket
+import struct
+import time
+import unittest
+from pathlib import Path
+
+from colokit.pair import MIGRATION_PORT, Qemu, wait_until
+from colokit.pairtest import PairTest, SharedPairTest
+
+SYS_PIDFD_GETFD = 438
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def sockets_of(qemu: Qemu) -> list[socket.socket]:
+    """Copies of a process's open sockets."""
+    sockets = []
+    pidfd = os.pidfd_open(qemu.pid)
+    try:
+        for entry in Path(f"/proc/{qemu.pid}/fd").iterdir():
+            try:
+                if not os.readlink(entry).startswith("socket:"):
+                    continue
+            except FileNotFoundError:
+                continue
+            copy = _libc.syscall(SYS_PIDFD_GETFD, pidfd, int(entry.name), 0)
+            if copy >= 0:
+                sockets.append(socket.socket(fileno=copy))
+    finally:
+        os.close(pidfd)
+    return sockets
+
+
+def migration_sockets(qemu: Qemu) -> list[socket.socket]:
+    """Those of its sockets that carry the migration."""
+    found = []
+    for each in sockets_of(qemu):
+        try:
+            ports = {each.getsockname()[1], each.getpeername()[1]} \
+                if each.family == socket.AF_INET else set()
+        except OSError:         # it listens
+            ports = set()
+        if MIGRATION_PORT in ports:
+            found.append(each)
+        else:
+            each.close()
+    return found
+
+
+def announcements(capture: bytes, mac: str) -> list[str]:
+    """What a pcap file has of a guest telling of itself unasked."""
+    address = bytes.fromhex(mac.replace(":", ""))
+    found = []
+    at = 24
+    while at + 16 <= len(capture):
+        length = struct.unpack_from("<I", capture, at + 8)[0]
+        frame = capture[at + 16:at + 16 + length]
+        at += 16 + length
+        # A virtio-net header may come first.
+        for header in (0, 10, 12):
+            if frame[header + 6:header + 12] == address:
+                frame = frame[header:]
+                break
+        kind = frame[12:14]
+        if kind == b"\x08\x06" and frame[28:32] == frame[38:42]:
+            found.append("gratuitous ARP")
+        elif kind == b"\x80\x35":
+            found.append("RARP")
+        elif kind == b"\x86\xdd" and frame[:2] == b"\x33\x33":
+            found.append("IPv6 multicast " + frame[14:].hex())
+    return found
+
+
+class CheckpointTest(SharedPairTest):
+    """What can be seen of checkpoints as they come and go."""
+
+    options = {"checkpoint_delay": 300}
+
+    def test_first_checkpoint(self) -> None:
+        """Ten checkpoints pass, and the guest serves; without the mend the first never ends."""
+        self.pair.wait_checkpoints(10, timeout=30)
+        self.assert_complete(self.download(1_000_000))
+
+    def test_migration_sockets_are_nodelay(self) -> None:
+        for qemu in self.pair.processes():
+            sockets = migration_sockets(qemu)
+            self.assertTrue(sockets, f"the {qemu.role} has no migration socket")
+            for each in sockets:
+                with each:
+                    self.assertEqual(
+                        each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), 1,
+                        f"the {qemu.role}'s migration socket waits for more to send")
+
+    def test_output_waits_for_load(self) -> None:
+        """colo-compare hears of a checkpoint only after the secondary has loaded it."""
+        self.pair.wait_checkpoints(5)
+        steps = [found.group(1) or "told" for line in self.pair.primary.trace()
+                 if (found := re.search(r"colo_receive_message Receive '(vmstate-\w+)'|"
+                                        r"colo_compare_event .*checkpoint", line))]
+        self.assertGreaterEqual(steps.count("told"), 4)
+        for before, step in zip(steps, steps[1:]):
+            if step == "told":
+                self.assertEqual(before, "vmstate-loaded")
+
+    def test_secondary_stays_quiet(self) -> None:
+        """The secondary's guest does not announce itself after checkpoints."""
+        monitor = self.pair.secondary.monitor
+        capture = self.pair.directory / "secondary-sends.pcap"
+        # The last of the filters is the first to see what the guest sends.
+        monitor.command("object-add", qom_type="filter-dump", id="dump0", netdev="hn0",
+                        queue="rx", file=str(capture))
+        try:
+            seen = self.pair.checkpoints()
+            self.pair.wait_checkpoints(seen + 10)
+        finally:
+            monitor.command("object-del", id="dump0")
+        self.assertEqual(announcements(capture.read_bytes(), self.pair.network.guest_mac), [])
+
+
+class MemoryTest(PairTest):
+
+    def test_secondary_memory_is_rolled_back(self) -> None:
+        """A guest that checks its memory finds it whole after many checkpoints."""
+        pair = self.start(checkpoint_delay=300, run="memory")
+        pair.wait_checkpoints(25, timeout=60)
+        self.assert_guests_well()
+        pair.kill_primary()
+        pair.failover()
+
+        def reports() -> int:
+            return len(re.findall(r"memory: \d+ rounds, 0 corrupt", pair.secondary.console()))
+
+        before = reports()
+        wait_until(lambda: reports() > before + 1, 60, "the memory check to go on")
+        self.assert_guests_well()
+
+
+class LostSecondaryTest(PairTest):
+
+    def test_primary_survives_lost_secondary(self) -> None:
+        """The secondary dies: the primary goes on at once, told or not."""
+        pair = self.start()
+        download = self.download(60_000_000)
+        download.wait_for(20_000_000)
+        killed = time.monotonic()
+        pair.kill_secondary()
+        self.assert_complete(download)
+        self.assertLess(download.gap(killed), 5.0)
+        self.assertTrue(pair.primary.monitor.command("query-status")["running"])
+        pair.failover()
+        self.assert_complete(self.download(1_000_000, seed=1))
+        self.assert_guests_well()
+
+
+if __name__ == "__main__":
+    unittest.main()
