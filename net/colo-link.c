@@ -49,7 +49,10 @@ static int link_can_read(void *opaque)
 {
     ColoLink *link = opaque;
 
-    return link->ops->may_read && !link->ops->may_read(link->opaque) ? 0 : READ_SIZE;
+    if (link->ops->may_read && !link->ops->may_read(link->opaque)) {
+        return 0;
+    }
+    return link->ops->read_size ?: READ_SIZE;
 }
 
 static void link_read(void *opaque, const uint8_t *bytes, int len)

@@ -18,6 +18,8 @@ typedef struct ColoLinkOps {
     bool (*may_read)(void *opaque);
     /* All packets of one read have been handed on.  May be NULL. */
     void (*read_done)(void *opaque);
+    /* The most to read at once, bytes; 0: as much as there is. */
+    int read_size;
     /* Connected, or disconnected.  Must not touch the link.  May be NULL. */
     void (*connected)(bool connected, void *opaque);
 } ColoLinkOps;

@@ -40,6 +40,12 @@ OBJECT_DECLARE_SIMPLE_TYPE(FilterRedirector, FILTER_REDIRECTOR)
 /* What may wait for a reader that is slow, bytes. */
 #define OUTBOX_MAX (64 * 1024 * 1024)
 
+/*
+ * What is injected in one turn of the main loop, bytes.  Between two turns the guest gets to empty the ring of its
+ * network card, which may hold no more than a few hundred small packets.
+ */
+#define INJECT_SIZE (8 * 1024)
+
 struct FilterRedirector {
     NetFilterState parent_obj;
     char *indev;
@@ -209,6 +215,7 @@ static void redirector_inject(const uint8_t *frame, uint32_t size, uint32_t vnet
 static const ColoLinkOps redirector_in_ops = {
     .packet = redirector_inject,
     .may_read = redirector_may_inject,
+    .read_size = INJECT_SIZE,
 };
 
 /* The guest and the frame */

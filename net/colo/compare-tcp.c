@@ -122,7 +122,7 @@ static bool compare(ColoComparator *c, ColoCompareFlow *f, const ColoPacket *p)
             return false;
         }
         len = MIN(ours.len, theirs.len);
-        if (ours.kind == COLO_RUN_BYTES && memcmp(ours.bytes, theirs.bytes, len)) {
+        if (ours.kind == COLO_RUN_BYTES && memcmp(ours.bytes, theirs.bytes, len) != 0) {
             colo_compare_diverged(c, COLO_REASON_PAYLOAD, f);
             return false;
         }

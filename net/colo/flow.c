@@ -300,11 +300,17 @@ void colo_flow_table_age(ColoFlowTable *table, int64_t now)
     for (int closing = 0; closing < 2; closing++) {
         AgeList *list = &table->ages[closing];
 
-        for (int i = 0; i < AGE_AT_ONCE && list->oldest && now - list->oldest->last_used > list->lifetime; i++) {
-            if (!table->may_go || table->may_go(list->oldest, table->opaque)) {
-                remove_flow(table, list->oldest);
+        for (int i = 0; i < AGE_AT_ONCE; i++) {
+            ColoFlow *oldest = list->oldest;
+
+            /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): removing a flow makes the next one the oldest */
+            if (!oldest || now - oldest->last_used <= list->lifetime) {
+                break;
+            }
+            if (!table->may_go || table->may_go(oldest, table->opaque)) {
+                remove_flow(table, oldest);
             } else {
-                touch(table, list->oldest, now);
+                touch(table, oldest, now);
             }
         }
     }

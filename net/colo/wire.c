@@ -144,9 +144,11 @@ size_t colo_wire_header(uint8_t header[COLO_WIRE_HEADER_MAX], bool vnet, uint32_
 
 void colo_epoch_mark(uint8_t mark[COLO_EPOCH_MARK_SIZE])
 {
+    static const char word[] = "COLO new epoch 1";
+
     memset(mark, 0, COLO_EPOCH_MARK_SIZE);
     colo_put_be16(mark + 12, 0x88b5);
-    memcpy(mark + 14, "COLO new epoch 1", 16);
+    memcpy(mark + 14, word, sizeof(word));
 }
 
 bool colo_is_epoch_mark(const uint8_t *frame, size_t size)

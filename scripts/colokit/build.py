@@ -4,6 +4,7 @@
     build/qemu-SERIES/pristine          the source as the distribution has it
     build/qemu-SERIES/source[-...]      the same, grafted
     build/qemu-SERIES/build[-...]       where that is built
+    build/qemu-SERIES/without/...       the same two without some mend
 
 The grafted tree is brought up to date file by file, so that only what has
 changed is compiled again.
@@ -61,10 +62,13 @@ class Paths:
     def __init__(self, series: str, stock: bool, without: Sequence[str], sanitize: bool,
                  local: bool):
         self.top = BUILD / f"qemu-{series}{'-local' if local else ''}"
-        kind = ("-stock" if stock else "") + ("-without" if without else "")
         self.pristine = self.top / "pristine"
-        self.source = self.top / f"source{kind}"
-        self.build = self.top / f"build{kind}{'-sanitize' if sanitize else ''}"
+        # As seen from the build directory a source tree without some mend has the same
+        # name as the whole one, so that ccache knows the files that are the same.
+        home = self.top / "without" if without else self.top
+        kind = "-stock" if stock else ""
+        self.source = home / f"source{kind}"
+        self.build = home / f"build{kind}{'-sanitize' if sanitize else ''}"
         self.emulator = self.build / "qemu-system-x86_64"
 
 
@@ -103,7 +107,7 @@ def _mirror(pristine: Path, target: Path, prefix: str, overlay: dict[str, bytes 
             progress: Progress) -> int:
     """Copy what is missing or older below `prefix`, remove what is too many."""
     changed = 0
-    target.mkdir(exist_ok=True)
+    target.mkdir(parents=True, exist_ok=True)
     wanted = {entry.name: entry for entry in os.scandir(pristine) if entry.name not in SKIPPED} \
         if pristine.is_dir() else {}
     ours = {name[len(prefix):].split("/")[0] for name, content in overlay.items()
@@ -193,10 +197,19 @@ def compile_targets(paths: Paths, targets: Sequence[str]) -> None:
 
 
 def _log(paths: Paths, what: str) -> Path:
-    return BUILD / "log" / f"{paths.top.name}-{paths.build.name}-{what}.log"
+    where = "-".join(paths.build.relative_to(BUILD).parts)
+    return BUILD / "log" / f"{where}-{what}.log"
 
 
 # --------------------------------------------------------------- the whole
+
+def pristine(series: str) -> Path:
+    """The distribution's source of that series, fetched if need be."""
+    need(PACKAGES)
+    paths = Paths(series, False, (), False, local=False)
+    with _locked(paths.top):
+        return source.pristine_source(series, paths.pristine)
+
 
 def build_qemu(series: str = "7.2", stock: bool = False, without: Sequence[str] = (),
                sanitize: bool = False, source_tree: Path | None = None,

@@ -154,9 +154,13 @@ class PingResult:
     """What became of a series of pings."""
 
     sent: int = 0
-    lost: int = 0
     duplicates: int = 0
     latencies: list[float] = field(default_factory=list)    # seconds, of those answered
+    missing: list[float] = field(default_factory=list)      # when those not answered were sent
+
+    @property
+    def lost(self) -> int:
+        return len(self.missing)
 
     @property
     def worst(self) -> float:
@@ -198,7 +202,9 @@ class Ping(threading.Thread):
             self._all_sent.set()
             receiver.join()
         self.result.sent = len(self._sent_at)
-        self.result.lost = len(self._sent_at) - len(self._answered)
+        began = min(self._sent_at.values(), default=0.0)
+        self.result.missing = [when - began for number, when in self._sent_at.items()
+                               if number not in self._answered]
 
     def _send(self, sock: socket.socket) -> None:
         began = time.monotonic()

@@ -108,8 +108,7 @@ MENDS_7_2 = (
      * Nobody asked for a failover, so the secondary is lost: until somebody
      * does ask, the guest goes on alone.
      */
-    if (s->state == MIGRATION_STATUS_COLO &&
-        failover_get_state() == FAILOVER_STATUS_NONE) {
+    if (failover_get_state() == FAILOVER_STATUS_NONE) {
         colo_notify_compares_event(NULL, COLO_EVENT_FAILOVER, NULL);
 
         qemu_mutex_lock_iothread();

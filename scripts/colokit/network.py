@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The test network: a bridge with a tap for each QEMU, and a client beside it.
 
-    namespace colo-PID-N-hosts                     namespace colo-PID-N-client
-    QEMU primary -- primary ---+
-                               +-- bridge -- hosts ======= client
-    QEMU secondary - secondary +                           10.77.0.1, fd77::1
+    namespace colo-PID-N-hosts                         namespace colo-PID-N-client
+    QEMU primary -- tap-primary ---+
+                                   +-- bridge -- hosts ======= client
+    QEMU secondary - tap-secondary +                           10.77.0.1, fd77::1
 
 Nothing leaves the two namespaces: they have no route and no other interface.
 The kernel takes the interfaces away with the namespaces.
@@ -81,7 +81,7 @@ class Network:
     # Packets that wait in a tap while its QEMU does not read; the kernel drops
     # what comes after.  Enough for a flood of pings and a host frozen for 10 s.
     tap_queue = 20000
-    taps = {"primary": "primary", "secondary": "secondary"}
+    taps = {"primary": "tap-primary", "secondary": "tap-secondary"}
 
     def __init__(self) -> None:
         stem = f"colo-{os.getpid()}-{next(_numbers)}"

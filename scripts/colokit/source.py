@@ -13,7 +13,7 @@ import re
 import shutil
 from pathlib import Path
 
-from .machine import BUILD, Failure, as_root, need, output_of, run_logged, step
+from .machine import BUILD, Failure, as_root, need, output_of, run_logged
 
 # Which release of Debian has which series.
 RELEASES = {
@@ -59,11 +59,11 @@ def _fetch(series: str) -> Path:
         "Dir::Etc::sourceparts": sources,
         "Dir::State::lists": APT / "lists",
         "Dir::Cache": APT / "cache",
-        # Not the hooks that belong to the system's own lists.
-        "APT::Update::Post-Invoke-Success": "",
         # apt's own user may have no way into this directory.
         "APT::Sandbox::User": "root",
-    }.items()) + "#clear APT::Update::Post-Invoke;\n#clear APT::Update::Post-Invoke-Success;\n",
+    }.items()) +
+        # Nor are the hooks for the system's lists meant for ours.
+        "#clear APT::Update::Post-Invoke;\n#clear APT::Update::Post-Invoke-Success;\n",
         encoding="utf-8")
 
     apt_get = ["apt-get", "--config-file", configuration, "--quiet"]

@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""scripts/check: every test there is, quick ones first, counted in one line at the end.
+
+A suite is a function that runs its tests and reports each to a Tally.  What a
+suite cannot do for want of something is reported as skipped, never left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import time
+import unittest
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Callable
+
+from . import build, guest
+from .machine import BUILD, ROOT, Failure, as_root, need, reporting, run_logged
+
+UNIT_PACKAGES = ["gcc", "meson", "ninja-build", "pkg-config", "libglib2.0-dev", "check",
+                 "clang-tidy", "clang"]
+PAIR_PACKAGES = ["iproute2"]
+QTEST_TIMEOUT = 600         # seconds for one program
+
+# QEMU's own tests of the objects we replace, built from its tree as they are.
+HOST_QTESTS = ("test-filter-mirror", "test-filter-redirector", "test-netfilter")
+
+
+@dataclass
+class Tally:
+    """The outcome of every test so far."""
+
+    passed: int = 0
+    failures: list[str] = field(default_factory=list)
+    skips: list[str] = field(default_factory=list)
+
+    def ok(self, name: str) -> None:
+        self.passed += 1
+        print(f"  ok      {name}", flush=True)
+
+    def fail(self, name: str, why: str = "") -> None:
+        self.failures.append(name)
+        print(f"  FAILED  {name}", flush=True)
+        for line in why.strip().splitlines()[-40:]:
+            print(f"          {line}", flush=True)
+
+    def skip(self, name: str, why: str) -> None:
+        self.skips.append(name)
+        print(f"  skipped {name}: {why}", flush=True)
+
+    def closing_line(self) -> str:
+        return f"{self.passed} passed, {len(self.failures)} failed, {len(self.skips)} skipped"
+
+
+# ---------------------------------------------------------------- the core
+
+def _meson(name: str, *options: str) -> Path:
+    """The core and its unit tests, built in build/NAME."""
+    directory = BUILD / name
+    log = BUILD / "log" / f"{name}.log"
+    if not (directory / "build.ninja").exists():
+        run_logged(["meson", "setup", *options, str(directory), str(ROOT)], log, f"configuring {name}")
+    run_logged(["ninja", "-C", str(directory)], log, f"compiling {name}")
+    return directory
+
+
+def unit(tally: Tally, _: argparse.Namespace) -> None:
+    """libcheck on the core, plain and under the sanitizers"""
+    need(UNIT_PACKAGES)
+    for name, options in (("core", ()), ("core-asan", ("-Db_sanitize=address,undefined",))):
+        directory = _meson(name, *options)
+        for program in sorted((directory / "tests/unit").glob("test-*")):
+            if not program.is_file() or not os.access(program, os.X_OK):
+                continue
+            title = f"{name}/{program.name}"
+            result = subprocess.run([program], cwd=directory, capture_output=True, text=True,
+                                    env={**os.environ, "UBSAN_OPTIONS": "halt_on_error=1"})
+            counts = re.search(r"Checks: (\d+), Failures: (\d+), Errors: (\d+)", result.stdout)
+            if not counts:
+                tally.fail(title, result.stdout + result.stderr)
+                continue
+            checks, failures, errors = map(int, counts.groups())
+            tally.passed += checks - failures - errors
+            print(f"  ok      {title}: {checks - failures - errors} of {checks}", flush=True)
+            for line in result.stdout.splitlines()[1:]:
+                if re.search(r":[FE]:", line):
+                    tally.fail(f"{title}: {line}")
+            if result.returncode and not failures + errors:
+                tally.fail(title, result.stderr)
+
+
+def tidy(tally: Tally, _: argparse.Namespace) -> None:
+    """clang-tidy on the core"""
+    need(UNIT_PACKAGES)
+    directory = _meson("core")
+    for path in sorted((ROOT / "net/colo").glob("*.c")):
+        result = subprocess.run(["clang-tidy", "--quiet", "-p", str(directory), str(path)],
+                                capture_output=True, text=True)
+        if result.returncode or "warning:" in result.stdout:
+            tally.fail(f"clang-tidy {path.name}", result.stdout + result.stderr)
+        else:
+            tally.ok(f"clang-tidy {path.name}")
+
+
+# ---------------------------------------------------------------- Python tests
+
+class _Reporter(unittest.TestResult):
+    """Hands each outcome to a tally as it comes."""
+
+    def __init__(self, tally: Tally, verbose_start: bool):
+        super().__init__()
+        self.tally = tally
+        self.verbose_start = verbose_start
+        self.began = 0.0
+
+    def startTest(self, test) -> None:
+        super().startTest(test)
+        self.began = time.monotonic()
+
+    def _name(self, test) -> str:
+        took = time.monotonic() - self.began if self.verbose_start else 0.0
+        return test.id() + (f" ({took:.1f} s)" if took else "")
+
+    def addSuccess(self, test) -> None:
+        self.tally.ok(self._name(test))
+
+    def addFailure(self, test, err) -> None:
+        self.tally.fail(self._name(test), self._exc_info_to_string(err, test))
+
+    def addError(self, test, err) -> None:
+        self.tally.fail(self._name(test), self._exc_info_to_string(err, test))
+
+    def addSubTest(self, test, subtest, err) -> None:
+        if err is not None:
+            self.tally.fail(str(subtest), self._exc_info_to_string(err, test))
+
+    def addSkip(self, test, reason) -> None:
+        self.tally.skip(test.id(), reason)
+
+    def addExpectedFailure(self, test, err) -> None:
+        self.tally.fail(self._name(test), "is marked as an expected failure")
+
+    def addUnexpectedSuccess(self, test) -> None:
+        self.tally.ok(self._name(test))
+
+
+def _run_unittests(tally: Tally, directory: Path, pattern: str | None, timed: bool) -> None:
+    for path in sorted(directory.glob("test_*.py")):
+        spec = importlib.util.spec_from_file_location(f"{directory.name}.{path.stem}", path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
+        suite = unittest.defaultTestLoader.loadTestsFromModule(module)
+        for test in _flatten(suite):
+            if pattern and not re.search(pattern, test.id()):
+                _forget(suite, test)
+        suite.run(_Reporter(tally, timed))
+
+
+def _flatten(suite: unittest.TestSuite) -> list[unittest.TestCase]:
+    return [case for item in suite
+            for case in (_flatten(item) if isinstance(item, unittest.TestSuite) else [item])]
+
+
+def _forget(suite: unittest.TestSuite, test: unittest.TestCase) -> None:
+    for item in suite:
+        if isinstance(item, unittest.TestSuite):
+            _forget(item, test)
+    suite._tests = [item for item in suite._tests if item is not test]
+
+
+def scripts(tally: Tally, arguments: argparse.Namespace) -> None:
+    """the graft"""
+    build.pristine(arguments.series)
+    _run_unittests(tally, ROOT / "tests/scripts", arguments.pattern, timed=False)
+
+
+def pair(tally: Tally, arguments: argparse.Namespace) -> None:
+    """two real guests under COLO, and a client"""
+    need(PAIR_PACKAGES)
+    os.environ.setdefault("COLO_QEMU", str(build.build_qemu(arguments.series)))
+    guest.build()
+    _run_unittests(tally, ROOT / "tests/pair", arguments.pattern, timed=True)
+
+
+# ---------------------------------------------------------------- qtests
+
+def qtest(tally: Tally, arguments: argparse.Namespace) -> None:
+    """the objects inside QEMU, without a guest: QEMU's own tests, then ours"""
+    emulator = build.build_qemu(arguments.series)
+    ours = sorted(path.stem for path in (ROOT / "tests/qtest").glob("colo-*-test.c"))
+    for name in (*HOST_QTESTS, *ours):
+        _run_qtest(tally, emulator, name, arguments.pattern)
+
+
+def _run_qtest(tally: Tally, emulator: Path, name: str, pattern: str | None) -> None:
+    program = emulator.parent / "tests/qtest" / name
+    environment = {**os.environ, "QTEST_QEMU_BINARY": str(emulator), "G_TEST_DBUS_DAEMON": ""}
+    log = BUILD / "log" / f"qtest-{name}.log"
+    ended = ""
+    with open(log, "w+", encoding="utf-8", errors="replace") as out:
+        try:
+            status = subprocess.run([program, "--tap", "-k"], cwd=emulator.parent, stdout=out, stderr=out,
+                                    stdin=subprocess.DEVNULL, env=environment,
+                                    timeout=QTEST_TIMEOUT).returncode
+        except subprocess.TimeoutExpired:
+            status, ended = 1, f"not within {QTEST_TIMEOUT} s"
+        out.seek(0)
+        text = out.read()
+    plan = re.search(r"^1\.\.(\d+)", text, re.M)
+    outcomes = re.findall(r"^(ok|not ok) \d+ (\S+)(.*)$", text, re.M)
+    for word, test, rest in outcomes:
+        title = f"{name}: {test}"
+        if pattern and not re.search(pattern, title):
+            continue
+        if "# SKIP" in rest:
+            tally.skip(title, rest.partition("# SKIP")[2].strip())
+        elif word == "ok":
+            tally.ok(title)
+        else:
+            tally.fail(title, f"see {log}")
+    missing = int(plan[1]) - len(outcomes) if plan else 1
+    failed = any(word == "not ok" for word, _, _ in outcomes)
+    if missing > 0 or (status and not failed):
+        tally.fail(f"{name}: {missing} tests did not end, status {status} {ended}", text)
+
+
+# ---------------------------------------------------------------- all
+
+SUITES: dict[str, Callable[[Tally, argparse.Namespace], None]] = {
+    "unit": unit,
+    "tidy": tidy,
+    "scripts": scripts,
+    "qtest": qtest,
+    "pair": pair,
+}
+
+
+def parse_arguments() -> argparse.Namespace:
+    listing = "; ".join(f"{name}: {suite.__doc__}" for name, suite in SUITES.items())
+    parser = argparse.ArgumentParser(
+        prog="check",
+        description="Build what is needed and run every test. The last line counts them; exit status "
+                    "0 if none failed.",
+        epilog=f"The suites: {listing}.")
+    parser.add_argument("--only", metavar="SUITE", action="append", choices=SUITES,
+                        help="run this suite only (may be repeated)")
+    parser.add_argument("--pattern", metavar="REGEX",
+                        help="of the scripts, qtest and pair suites, run only tests whose name fits")
+    parser.add_argument("--series", default="7.2", help="the series of QEMU (default: %(default)s)")
+    return parser.parse_args()
+
+
+def become_root() -> None:
+    """Go on as root, with sudo, if we are not yet: network namespaces need it."""
+    if os.geteuid() != 0:
+        command = as_root(["env", f"PYTHONPATH={ROOT / 'scripts'}", "PYTHONDONTWRITEBYTECODE=1",
+                           sys.executable, "-m", "colokit.check", *sys.argv[1:]])
+        os.execvp(command[0], command)
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    tally = Tally()
+    with reporting("check"):
+        if not arguments.only or "pair" in arguments.only:
+            become_root()
+        for name, suite in SUITES.items():
+            if arguments.only and name not in arguments.only:
+                continue
+            print(f"{name}: {suite.__doc__}", flush=True)
+            try:
+                suite(tally, arguments)
+            except Failure as failure:
+                tally.fail(name, str(failure))
+        for name in tally.failures:
+            print(f"failed: {name}")
+        for name in tally.skips:
+            print(f"skipped: {name}")
+        print(tally.closing_line(), flush=True)
+        sys.exit(1 if tally.failures else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1493 @@
+/*
+ * Tests of compare-tcp.c
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "rig.h"
+
+#include <string.h>
+
+#define CLIENT 5000u            /* what both sides acknowledge after the handshake */
+
+static const Shape plain;
+
+/* Positions of the first byte after the SYN, for tests that cross the wrap at every point. */
+static const uint32_t bases[] = { 1, 1000, 0x7ffffffd, 0x80000000, 0xfffffff0, 0xfffffffd, UINT32_MAX, 0 };
+
+static void primary(Rig *rig, uint8_t flags, uint32_t seq, uint32_t ack, const char *text)
+{
+    rig_text(rig, COLO_PRIMARY, flags, seq, ack, text);
+}
+
+static void secondary(Rig *rig, uint8_t flags, uint32_t seq, uint32_t ack, const char *text)
+{
+    rig_text(rig, COLO_SECONDARY, flags, seq, ack, text);
+}
+
+/* A connection whose first byte has position @base: a SYN-ACK from each side. */
+static void open_at(Rig *rig, uint32_t base)
+{
+    primary(rig, SYN | ACK, base - 1, CLIENT, "");
+    secondary(rig, SYN | ACK, base ^ 0x13572468, CLIENT, "");
+    rig_expect(rig, SYN | ACK, base - 1, 0);
+    rig_expect_nothing(rig);
+    ck_assert_uint_eq(rig_held(rig, COLO_PRIMARY), 0);
+}
+
+static Rig *rig_open(uint32_t base)
+{
+    Rig *rig = rig_new();
+
+    open_at(rig, base);
+    return rig;
+}
+
+/* Ends a rig with which everything must have gone well. */
+static void rig_end_well(Rig *rig)
+{
+    rig_expect_nothing(rig);
+    rig_expect_asked(rig, 0, 0);
+    ck_assert_uint_eq(rig_held(rig, COLO_PRIMARY), 0);
+    ck_assert_uint_eq(rig_held(rig, COLO_SECONDARY), 0);
+    rig_free(rig);
+}
+
+/* Data */
+
+START_TEST(either_side_first)
+{
+    for (guint b = 0; b < G_N_ELEMENTS(bases); b++) {
+        uint32_t at = bases[b];
+        Rig *rig = rig_open(at);
+
+        primary(rig, ACK, at, CLIENT, "hello ");
+        rig_expect_nothing(rig);
+        secondary(rig, ACK, at, CLIENT, "hello ");
+        rig_expect(rig, ACK, at, 6);
+        secondary(rig, ACK | PSH, at + 6, CLIENT, "world");
+        rig_expect_nothing(rig);
+        primary(rig, ACK | PSH, at + 6, CLIENT, "world");
+        rig_expect(rig, ACK | PSH, at + 6, 5);
+        rig_end_well(rig);
+    }
+}
+END_TEST
+
+START_TEST(primary_far_ahead)
+{
+    for (guint b = 0; b < G_N_ELEMENTS(bases); b++) {
+        uint32_t at = bases[b];
+        Rig *rig = rig_open(at);
+
+        for (uint32_t i = 0; i < 100; i++) {
+            primary(rig, ACK, at + 4 * i, CLIENT, "abcd");
+        }
+        rig_expect_nothing(rig);
+        for (uint32_t i = 0; i < 100; i++) {
+            secondary(rig, ACK, at + 4 * i, CLIENT, "abcd");
+            rig_expect(rig, ACK, at + 4 * i, 4);
+            rig_expect_nothing(rig);
+        }
+        rig_end_well(rig);
+    }
+}
+END_TEST
+
+START_TEST(secondary_far_ahead)
+{
+    for (guint b = 0; b < G_N_ELEMENTS(bases); b++) {
+        uint32_t at = bases[b];
+        Rig *rig = rig_open(at);
+
+        for (uint32_t i = 0; i < 100; i++) {
+            secondary(rig, ACK, at + 4 * i, CLIENT, "abcd");
+        }
+        ck_assert_uint_eq(rig_held(rig, COLO_SECONDARY), 100);
+        for (uint32_t i = 0; i < 100; i++) {
+            primary(rig, ACK, at + 4 * i, CLIENT, "abcd");
+            rig_expect(rig, ACK, at + 4 * i, 4);
+            ck_assert_uint_eq(rig_held(rig, COLO_SECONDARY), 99 - i);
+        }
+        rig_end_well(rig);
+    }
+}
+END_TEST
+
+/* No SYN was ever seen: COLO started in the middle of the connection. */
+START_TEST(joined_in_the_middle)
+{
+    for (int secondary_first = 0; secondary_first < 2; secondary_first++) {
+        Rig *rig = rig_new();
+
+        if (secondary_first) {
+            secondary(rig, ACK, 0xfffffffe, CLIENT, "hello");
+            primary(rig, ACK, 0xfffffffe, CLIENT, "hello");
+        } else {
+            primary(rig, ACK, 0xfffffffe, CLIENT, "hello");
+            rig_expect_nothing(rig);
+            secondary(rig, ACK, 0xfffffffe, CLIENT, "hello");
+        }
+        rig_expect(rig, ACK, 0xfffffffe, 5);
+        rig_end_well(rig);
+    }
+}
+END_TEST
+
+START_TEST(different_bytes)
+{
+    Rig *rig = rig_open(1);
+
+    primary(rig, ACK, 1, CLIENT, "the same until HERE");
+    secondary(rig, ACK, 1, CLIENT, "the same until here");
+    rig_expect_asked(rig, 1, COLO_REASON_PAYLOAD);
+    primary(rig, ACK, 20, CLIENT, "more");
+    secondary(rig, ACK, 20, CLIENT, "more");
+    rig_expect_asked(rig, 1, COLO_REASON_PAYLOAD);
+    ck_assert_uint_eq(rig_held(rig, COLO_PRIMARY), 2);
+    rig_checkpoint(rig);
+    while (rig_pending(rig) > 1) {      /* however much was the same has left before */
+        rig_next(rig);
+    }
+    rig_expect(rig, ACK, 20, 4);
+    rig_expect_nothing(rig);
+    rig_free(rig);
+}
+END_TEST
+
+/* What differs must be found wherever it is, however the two cut. */
+START_TEST(one_wrong_byte_anywhere)
+{
+    enum { LEN = 9 };
+    uint8_t *ours = bytes_of(1, LEN), *theirs = bytes_of(1, LEN);
+
+    for (uint32_t wrong = 0; wrong < LEN; wrong++) {
+        for (uint32_t cut = 1; cut < LEN; cut++) {
+            for (int order = 0; order < 2; order++) {
+                Rig *rig = rig_open(0xfffffffc);
+                uint32_t got = 0;
+
+                theirs[wrong] ^= 0x10;
+                for (int i = 0; i < 2; i++) {
+                    if (i == order) {
+                        rig_tcp(rig, COLO_PRIMARY, ACK, 0xfffffffc, CLIENT, ours, LEN);
+                    } else {
+                        rig_tcp(rig, COLO_SECONDARY, ACK, 0xfffffffc, CLIENT, theirs, cut);
+                        rig_tcp(rig, COLO_SECONDARY, ACK, 0xfffffffc + cut, CLIENT, theirs + cut, LEN - cut);
+                    }
+                }
+                theirs[wrong] ^= 0x10;
+                rig_expect_asked(rig, 1, COLO_REASON_PAYLOAD);
+                while (rig_pending(rig)) {
+                    got += rig_next(rig).len;
+                }
+                ck_assert_uint_le(got, wrong);
+                rig_checkpoint(rig);
+                while (rig_pending(rig)) {
+                    got += rig_next(rig).len;
+                }
+                ck_assert_uint_eq(got, LEN);
+                rig_free(rig);
+            }
+        }
+    }
+    g_free(ours);
+    g_free(theirs);
+}
+END_TEST
+
+START_TEST(matching_goes_on_after_a_question)
+{
+    static const Shape other = { .peer_port = 1 };
+    Rig *rig = rig_open(1);
+
+    primary(rig, ACK, 1, CLIENT, "yes");
+    secondary(rig, ACK, 1, CLIENT, "no!");
+    rig_expect_asked(rig, 1, COLO_REASON_PAYLOAD);
+    rig_give(rig, COLO_PRIMARY, frame_tcp(&other, 1, 1, ACK, NULL, 0, "same", 4));
+    rig_give(rig, COLO_SECONDARY, frame_tcp(&other, 1, 1, ACK, NULL, 0, "same", 4));
+    rig_expect(rig, ACK, 1, 4);
+    rig_expect_nothing(rig);
+    rig_free(rig);
+}
+END_TEST
+
+START_TEST(out_of_order_secondary)
+{
+    for (guint b = 0; b < G_N_ELEMENTS(bases); b++) {
+        uint32_t at = bases[b];
+        Rig *rig = rig_open(at);
+
+        secondary(rig, ACK, at + 4, CLIENT, "ef");
+        secondary(rig, ACK, at + 2, CLIENT, "cd");
+        primary(rig, ACK, at, CLIENT, "abcdef");
+        rig_expect_nothing(rig);
+        secondary(rig, ACK, at, CLIENT, "ab");
+        rig_expect(rig, ACK, at, 6);
+        rig_end_well(rig);
+    }
+}
+END_TEST
+
+START_TEST(repetitions_cut_otherwise)
+{
+    for (guint b = 0; b < G_N_ELEMENTS(bases); b++) {
+        uint32_t at = bases[b];
+        Rig *rig = rig_open(at);
+
+        secondary(rig, ACK, at, CLIENT, "abc");
+        secondary(rig, ACK, at + 1, CLIENT, "bcde");
+        secondary(rig, ACK, at, CLIENT, "abcdefg");
+        primary(rig, ACK, at, CLIENT, "ab");
+        primary(rig, ACK, at + 2, CLIENT, "cdefg");
+        rig_expect(rig, ACK, at, 2);
+        rig_expect(rig, ACK, at + 2, 5);
+        rig_end_well(rig);
+    }
+}
+END_TEST
+
+/* Ethernet's padding, IP's identification and the like, and how the offload headers look. */
+START_TEST(what_is_not_compared)
+{
+    static const Shape pairs[][2] = {
+        { { .pad_to = 60, .padding = 0x00 }, { .pad_to = 60, .padding = 0xff } },
+        { { .pad_to = 60 }, { 0 } },
+        { { 0 }, { .pad_to = 100, .padding = 7 } },
+        { { .ip_id = 1, .ttl = 64, .tos = 0 }, { .ip_id = 2, .ttl = 63, .tos = 8 } },
+        { { .ip_options = 0 }, { .ip_options = 8 } },
+        { { .vnet_len = 12, .needs_csum = true }, { .vnet_len = 12 } },
+        { { .vnet_len = 12, .gso_type = GSO_TCPV4, .gso_size = 2, .needs_csum = true }, { .vnet_len = 12 } },
+        { { .ipv6 = true }, { .ipv6 = true, .extensions = 8, .ttl = 3 } },
+    };
+
+    for (guint i = 0; i < G_N_ELEMENTS(pairs); i++) {
+        Rig *rig = rig_new();
+
+        /* A data segment, and then an acknowledgement, which is all padding if padding counts. */
+        rig_give(rig, COLO_PRIMARY, frame_tcp(&pairs[i][0], 7, 9, ACK, NULL, 0, "abc", 3));
+        rig_give(rig, COLO_SECONDARY, frame_tcp(&pairs[i][1], 7, 9, ACK, NULL, 0, "abc", 3));
+        rig_expect(rig, ACK, 7, 3);
+        rig_give(rig, COLO_SECONDARY, frame_tcp(&pairs[i][1], 10, 10, ACK, NULL, 0, NULL, 0));
+        rig_give(rig, COLO_PRIMARY, frame_tcp(&pairs[i][0], 10, 10, ACK, NULL, 0, NULL, 0));
+        rig_expect(rig, ACK, 10, 0);
+        rig_end_well(rig);
+    }
+}
+END_TEST
+
+/* Options and window of a data segment are each machine's own business. */
+START_TEST(timestamps_differ)
+{
+    Rig *rig = rig_open(1);
+
+    rig_give(rig, COLO_PRIMARY, frame_tcp(&plain, 1, CLIENT, ACK, "\1\1\x08\x0a" "aaaabbbb", 12, "data", 4));
+    rig_give(rig, COLO_SECONDARY, frame_tcp(&plain, 1, CLIENT, ACK, "\1\1\x08\x0a" "ccccdddd", 12, "data", 4));
+    rig_expect(rig, ACK, 1, 4);
+    rig_end_well(rig);
+}
+END_TEST
+
+/* The prefix that matches leaves at once */
+
+START_TEST(prefix_leaves_at_once)
+{
+    for (guint b = 0; b < G_N_ELEMENTS(bases); b++) {
+        uint32_t at = bases[b];
+        Rig *rig = rig_open(at);
+
+        primary(rig, ACK | PSH | FIN, at, CLIENT, "0123456789");
+        secondary(rig, ACK, at, CLIENT, "012");
+        rig_expect(rig, ACK, at, 3);
+        rig_expect_nothing(rig);
+        secondary(rig, ACK, at + 3, CLIENT, "3456");
+        rig_expect(rig, ACK, at + 3, 4);
+        secondary(rig, ACK, at + 7, CLIENT, "789");
+        rig_expect(rig, ACK, at + 7, 3);        /* the FIN stays */
+        rig_expect_nothing(rig);
+        secondary(rig, ACK | FIN, at + 10, CLIENT, "");
+        rig_expect(rig, ACK | PSH | FIN, at + 10, 0);
+        rig_end_well(rig);
+    }
+}
+END_TEST
+
+/* The secondary is ahead by less than the primary's segment: its front need not be held for a moment. */
+START_TEST(prefix_of_a_segment_that_has_just_come)
+{
+    Rig *rig = rig_open(1);
+
+    secondary(rig, ACK, 1, CLIENT, "012");
+    primary(rig, ACK, 1, CLIENT, "0123456789");
+    rig_expect(rig, ACK, 1, 3);
+    rig_expect_nothing(rig);
+    ck_assert_uint_eq(rig_held(rig, COLO_PRIMARY), 1);
+    secondary(rig, ACK, 4, CLIENT, "3456789");
+    rig_expect(rig, ACK, 4, 7);
+    rig_end_well(rig);
+}
+END_TEST
+
+START_TEST(prefix_before_a_difference)
+{
+    Rig *rig = rig_open(1);
+
+    primary(rig, ACK, 1, CLIENT, "0123456789");
+    secondary(rig, ACK, 1, CLIENT, "012");
+    rig_expect(rig, ACK, 1, 3);
+    secondary(rig, ACK, 4, CLIENT, "different");
+    rig_expect_asked(rig, 1, COLO_REASON_PAYLOAD);
+    rig_expect_nothing(rig);
+    rig_checkpoint(rig);
+    rig_expect(rig, ACK, 4, 7);
+    rig_free(rig);
+}
+END_TEST
+
+START_TEST(prefix_waits_for_its_acknowledgement)
+{
+    Rig *rig = rig_open(1);
+
+    primary(rig, ACK, 1, CLIENT + 10, "0123456789");
+    secondary(rig, ACK, 1, CLIENT, "012");
+    rig_expect_nothing(rig);
+    secondary(rig, ACK, 4, CLIENT + 10, "");
+    rig_expect(rig, ACK, 1, 3);
+    secondary(rig, ACK, 4, CLIENT + 10, "3456789");
+    rig_expect(rig, ACK, 4, 7);
+    rig_end_well(rig);
+}
+END_TEST
+
+/* The back half is as old as the whole was. */
+START_TEST(cut_does_not_move_the_deadline)
+{
+    Rig *rig = rig_open(1);
+    int64_t deadline = rig->now + RIG_TIMEOUT;
+
+    primary(rig, ACK, 1, CLIENT, "0123456789");
+    for (uint32_t i = 0; i < 5; i++) {
+        rig_wait(rig, 100 * MS);
+        rig_tcp(rig, COLO_SECONDARY, ACK, 1 + i, CLIENT, "0123456789" + i, 1);
+        rig_expect(rig, ACK, 1 + i, 1);
+        ck_assert(colo_comparator_deadline(rig->c) == deadline);
+    }
+    ck_assert_uint_eq(rig_held(rig, COLO_PRIMARY), 1);
+    rig_wait(rig, deadline - rig->now - 1);
+    rig_expect_asked(rig, 0, 0);
+    rig_wait(rig, 1);
+    rig_expect_asked(rig, 1, COLO_REASON_TIMEOUT);
+    rig_checkpoint(rig);
+    rig_expect(rig, ACK, 6, 5);
+    rig_free(rig);
+}
+END_TEST
+
+/* 60,000 bytes in one frame against segments of 1460, with every kind of offload. */
+START_TEST(offload_against_segments)
+{
+    enum { LEN = 60000 };
+    uint8_t *bytes = bytes_of(9, LEN);
+
+    for (int variant = 0; variant < 8; variant++) {
+        bool ipv6 = variant & 1, needs_csum = variant & 2, vnet = !(variant & 4);
+        Shape ours = {
+            .ipv6 = ipv6, .vnet_len = vnet ? 12 : 0, .needs_csum = vnet && needs_csum,
+            .gso_type = vnet ? (ipv6 ? GSO_TCPV6 : GSO_TCPV4) : 0, .gso_size = vnet ? 1460 : 0,
+        };
+        Shape theirs = { .ipv6 = ipv6, .vnet_len = ours.vnet_len };
+        uint32_t base = 0xffff8000, sent = 0, got = 0;
+        Rig *rig = rig_new();
+
+        rig_give(rig, COLO_PRIMARY, frame_tcp(&ours, base, 1, ACK | PSH | FIN, NULL, 0, bytes, LEN));
+        while (sent < LEN) {
+            uint32_t len = MIN(1460, LEN - sent);
+            Seen seen;
+
+            rig_give(rig, COLO_SECONDARY, frame_tcp(&theirs, base + sent, 1, ACK, NULL, 0, bytes + sent, len));
+            sent += len;
+            seen = rig_next(rig);
+            ck_assert_uint_eq(seen.seq, base + got);
+            ck_assert_uint_eq(seen.len, len);
+            ck_assert_mem_eq(seen.payload, bytes + got, len);
+            ck_assert_uint_eq(seen.flags, ACK);
+            if (vnet) {
+                ck_assert_uint_eq(seen.vnet_flags, needs_csum ? VNET_NEEDS_CSUM : 0);
+                ck_assert_uint_eq(seen.gso_type, GSO_NONE);
+                ck_assert_uint_eq(seen.gso_size, 0);
+            }
+            got += len;
+            rig_expect_nothing(rig);
+        }
+        ck_assert_uint_eq(rig_held(rig, COLO_PRIMARY), 1);
+        rig_give(rig, COLO_SECONDARY, frame_tcp(&theirs, base + LEN, 1, ACK | FIN, NULL, 0, NULL, 0));
+        rig_expect(rig, ACK | PSH | FIN, base + LEN, 0);
+        rig_end_well(rig);
+
+        /* And the other way round: one large frame of the secondary's stands for all the primary's small ones. */
+        rig = rig_new();
+        rig_give(rig, COLO_SECONDARY, frame_tcp(&ours, base, 1, ACK | PSH | FIN, NULL, 0, bytes, LEN));
+        for (sent = 0; sent < LEN; sent += 1500) {
+            rig_give(rig, COLO_PRIMARY, frame_tcp(&theirs, base + sent, 1, ACK, NULL, 0, bytes + sent, 1500));
+            rig_expect(rig, ACK, base + sent, 1500);
+        }
+        rig_give(rig, COLO_PRIMARY, frame_tcp(&theirs, base + LEN, 1, ACK | FIN, NULL, 0, NULL, 0));
+        rig_expect(rig, ACK | FIN, base + LEN, 0);
+        rig_end_well(rig);
+    }
+    g_free(bytes);
+}
+END_TEST
+
+/* Both sides send large frames, cut at other places. */
+START_TEST(offload_against_offload)
+{
+    enum { LEN = 120000 };
+    static const Shape shape = { .vnet_len = 12, .needs_csum = true, .gso_type = GSO_TCPV4, .gso_size = 1448 };
+    uint8_t *bytes = bytes_of(10, LEN);
+    Rig *rig = rig_new();
+    uint32_t got = 0;
+
+    rig_give(rig, COLO_PRIMARY, frame_tcp(&shape, 0, 1, ACK, NULL, 0, bytes, 60000));
+    rig_give(rig, COLO_SECONDARY, frame_tcp(&shape, 0, 1, ACK, NULL, 0, bytes, 40000));
+    rig_give(rig, COLO_PRIMARY, frame_tcp(&shape, 60000, 1, ACK, NULL, 0, bytes + 60000, 60000));
+    rig_give(rig, COLO_SECONDARY, frame_tcp(&shape, 40000, 1, ACK, NULL, 0, bytes + 40000, 60000));
+    rig_give(rig, COLO_SECONDARY, frame_tcp(&shape, 100000, 1, ACK, NULL, 0, bytes + 100000, 20000));
+    while (rig_pending(rig)) {
+        Seen seen = rig_next(rig);
+
+        ck_assert_uint_eq(seen.seq, got);
+        ck_assert_mem_eq(seen.payload, bytes + got, seen.len);
+        ck_assert_uint_eq(seen.gso_type, GSO_TCPV4);
+        ck_assert_uint_eq(seen.gso_size, 1448);
+        got += seen.len;
+    }
+    ck_assert_uint_eq(got, LEN);
+    rig_end_well(rig);
+    g_free(bytes);
+}
+END_TEST
+
+/* Repetitions */
+
+START_TEST(repetition_overtakes_what_is_held)
+{
+    for (guint b = 0; b < G_N_ELEMENTS(bases); b++) {
+        uint32_t at = bases[b];
+        Rig *rig = rig_open(at);
+
+        primary(rig, ACK, at, CLIENT, "abcd");
+        secondary(rig, ACK, at, CLIENT, "abcd");
+        rig_expect(rig, ACK, at, 4);
+        primary(rig, ACK, at + 4, CLIENT, "efgh");
+        rig_expect_nothing(rig);
+        primary(rig, ACK, at, CLIENT, "abcd");
+        rig_expect(rig, ACK, at, 4);
+        primary(rig, ACK, at + 1, CLIENT, "bc");
+        rig_expect(rig, ACK, at + 1, 2);
+        primary(rig, SYN | ACK, at - 1, CLIENT, "");
+        rig_expect(rig, SYN | ACK, at - 1, 0);
+        ck_assert_uint_eq(rig_held(rig, COLO_PRIMARY), 1);
+        secondary(rig, ACK, at + 4, CLIENT, "efgh");
+        rig_expect(rig, ACK, at + 4, 4);
+        rig_end_well(rig);
+    }
+}
+END_TEST
+
+/* Also when the repetition is in the queue's way: compared bytes may be repeated with uncompared ones behind them. */
+START_TEST(repetition_merged_with_what_is_held)
+{
+    for (guint b = 0; b < G_N_ELEMENTS(bases); b++) {
+        uint32_t at = bases[b];
+        Rig *rig = rig_open(at);
+
+        primary(rig, ACK, at, CLIENT, "abcd");
+        secondary(rig, ACK, at, CLIENT, "abcd");
+        rig_expect(rig, ACK, at, 4);
+        primary(rig, ACK, at + 4, CLIENT, "efgh");
+        primary(rig, ACK, at, CLIENT, "abcdefgh");
+        rig_expect(rig, ACK, at, 4);
+        rig_expect_nothing(rig);
+        secondary(rig, ACK, at + 4, CLIENT, "efgh");
+        rig_expect(rig, ACK, at + 4, 4);
+        rig_expect(rig, ACK, at + 4, 4);
+        rig_end_well(rig);
+    }
+}
+END_TEST
+
+/* A repetition that acknowledges more than the secondary has must not tell the client so. */
+START_TEST(repetition_with_a_new_acknowledgement)
+{
+    Rig *rig = rig_open(1);
+
+    primary(rig, ACK, 1, CLIENT, "abcd");
+    secondary(rig, ACK, 1, CLIENT, "abcd");
+    rig_expect(rig, ACK, 1, 4);
+    primary(rig, ACK, 5, CLIENT, "efgh");
+    primary(rig, ACK, 1, CLIENT + 100, "abcd");
+    rig_expect_nothing(rig);
+    secondary(rig, ACK, 5, CLIENT + 100, "efgh");
+    rig_expect(rig, ACK, 5, 4);
+    rig_expect(rig, ACK, 1, 4);
+    rig_end_well(rig);
+}
+END_TEST
+
+START_TEST(repetition_of_what_is_not_compared_yet)
+{
+    Rig *rig = rig_open(1);
+
+    primary(rig, ACK, 1, CLIENT, "abcd");
+    primary(rig, ACK, 1, CLIENT, "abcd");
+    primary(rig, ACK, 1, CLIENT, "ab");
+    rig_expect_nothing(rig);
+    secondary(rig, ACK, 1, CLIENT, "abcd");
+    rig_expect(rig, ACK, 1, 4);
+    rig_expect(rig, ACK, 1, 4);
+    rig_expect(rig, ACK, 1, 2);
+    secondary(rig, ACK, 1, CLIENT, "abcd");
+    rig_end_well(rig);
+}
+END_TEST
+
+START_TEST(keep_alive)
+{
+    Rig *rig = rig_open(1);
+
+    primary(rig, ACK, 1, CLIENT, "abcd");
+    secondary(rig, ACK, 1, CLIENT, "abcd");
+    rig_expect(rig, ACK, 1, 4);
+    primary(rig, ACK, 4, CLIENT, "");           /* one position back */
+    rig_expect(rig, ACK, 4, 0);
+    rig_tcp(rig, COLO_PRIMARY, ACK, 4, CLIENT, "\0", 1);    /* with a byte of garbage, as some do */
+    rig_expect(rig, ACK, 4, 1);
+    rig_end_well(rig);
+}
+END_TEST
+
+/* The end of the stream */
+
+START_TEST(fin_alone_against_fin_on_data)
+{
+    for (guint b = 0; b < G_N_ELEMENTS(bases); b++) {
+        for (int order = 0; order < 6; order++) {
+            uint32_t at = bases[b];
+            Rig *rig = rig_open(at);
+
+            /* The whole comes before, between, or behind the two. */
+            if (order % 3 == 0) {
+                rig_text(rig, order / 3, ACK | FIN | PSH, at, CLIENT, "last");
+            }
+            rig_text(rig, !(order / 3), ACK, at, CLIENT, "last");
+            if (order % 3 == 1) {
+                rig_text(rig, order / 3, ACK | FIN | PSH, at, CLIENT, "last");
+            }
+            rig_text(rig, !(order / 3), ACK | FIN, at + 4, CLIENT, "");
+            if (order % 3 == 2) {
+                rig_text(rig, order / 3, ACK | FIN | PSH, at, CLIENT, "last");
+            }
+            if (order / 3 == COLO_SECONDARY) {      /* the primary's are two */
+                rig_expect(rig, ACK, at, 4);
+                rig_expect(rig, ACK | FIN, at + 4, 0);
+            } else if (rig_pending(rig) == 1) {
+                rig_expect(rig, ACK | PSH | FIN, at, 4);
+            } else {
+                rig_expect(rig, ACK, at, 4);
+                rig_expect(rig, ACK | PSH | FIN, at + 4, 0);
+            }
+            rig_end_well(rig);
+        }
+    }
+}
+END_TEST
+
+START_TEST(fin_is_not_left_out)
+{
+    Rig *rig = rig_open(1);
+
+    primary(rig, ACK | FIN, 1, CLIENT, "");
+    rig_expect_nothing(rig);
+    secondary(rig, ACK, 1, CLIENT, "");         /* an acknowledgement is no FIN */
+    rig_expect_nothing(rig);
+    rig_wait(rig, RIG_TIMEOUT);
+    rig_expect_asked(rig, 1, COLO_REASON_TIMEOUT);
+    rig_free(rig);
+}
+END_TEST
+
+START_TEST(fin_against_data)
+{
+    for (int order = 0; order < 4; order++) {
+        ColoSide ends = order & 1, goes_on = !ends;
+        Rig *rig = rig_open(0xfffffffe);
+
+        if (order & 2) {
+            rig_text(rig, ends, ACK | FIN, 0xfffffffe, CLIENT, "ab");
+            rig_text(rig, goes_on, ACK, 0xfffffffe, CLIENT, "abc");
+        } else {
+            rig_text(rig, goes_on, ACK, 0xfffffffe, CLIENT, "abc");
+            rig_text(rig, ends, ACK | FIN, 0xfffffffe, CLIENT, "ab");
+        }
+        rig_expect_asked(rig, 1, COLO_REASON_FLAGS);
+        while (rig_pending(rig)) {
+            Seen seen = rig_next(rig);
+
+            ck_assert(!(seen.flags & FIN));
+            ck_assert_int_le((int32_t)(seen.seq + seen.len - 0), 0);    /* "ab" at most */
+        }
+        rig_free(rig);
+    }
+}
+END_TEST
+
+START_TEST(repeated_fin)
+{
+    Rig *rig = rig_open(UINT32_MAX);
+
+    primary(rig, ACK | FIN, UINT32_MAX, CLIENT, "");
+    secondary(rig, ACK | FIN, UINT32_MAX, CLIENT, "");
+    rig_expect(rig, ACK | FIN, UINT32_MAX, 0);
+    primary(rig, ACK | FIN, UINT32_MAX, CLIENT, "");
+    rig_expect(rig, ACK | FIN, UINT32_MAX, 0);
+    secondary(rig, ACK | FIN, UINT32_MAX, CLIENT, "");
+    primary(rig, ACK, 0, CLIENT, "");           /* the last ACK, behind the FIN */
+    rig_expect(rig, ACK, 0, 0);
+    rig_end_well(rig);
+}
+END_TEST
+
+/* Acknowledgements */
+
+START_TEST(acknowledgements_are_not_counted)
+{
+    for (guint b = 0; b < G_N_ELEMENTS(bases); b++) {
+        uint32_t ack = bases[b];
+        Rig *rig = rig_new();
+
+        /* Many of the primary's against one of the secondary's. */
+        for (uint32_t i = 0; i < 20; i++) {
+            primary(rig, ACK, 1, ack + i, "");
+        }
+        rig_expect_nothing(rig);
+        secondary(rig, ACK, 1, ack + 19, "");
+        for (uint32_t i = 0; i < 20; i++) {
+            Seen seen = rig_next(rig);
+
+            ck_assert_uint_eq(seen.ack, ack + i);
+        }
+        /* Many of the secondary's against one of the primary's. */
+        for (uint32_t i = 20; i < 40; i++) {
+            secondary(rig, ACK, 1, ack + i, "");
+            ck_assert_uint_eq(rig_held(rig, COLO_SECONDARY), 0);
+        }
+        primary(rig, ACK, 1, ack + 39, "");
+        ck_assert_uint_eq(rig_next(rig).ack, ack + 39);
+        rig_wait(rig, 10 * RIG_TIMEOUT);        /* none is left over to time out */
+        rig_end_well(rig);
+    }
+}
+END_TEST
+
+START_TEST(acknowledgement_waits_for_the_secondary)
+{
+    for (guint b = 0; b < G_N_ELEMENTS(bases); b++) {
+        uint32_t ack = bases[b];
+        Rig *rig = rig_new();
+
+        secondary(rig, ACK, 1, ack - 1, "");
+        primary(rig, ACK, 1, ack, "");
+        rig_expect_nothing(rig);
+        secondary(rig, ACK, 1, ack - 1, "");
+        rig_expect_nothing(rig);
+        secondary(rig, ACK, 1, ack, "");
+        ck_assert_uint_eq(rig_next(rig).ack, ack);
+        rig_end_well(rig);
+    }
+}
+END_TEST
+
+/* The latest is not the highest. */
+START_TEST(highest_acknowledgement_counts)
+{
+    for (guint b = 0; b < G_N_ELEMENTS(bases); b++) {
+        uint32_t ack = bases[b];
+        Rig *rig = rig_new();
+
+        secondary(rig, ACK, 1, ack + 10, "");
+        secondary(rig, ACK, 1, ack - 10, "");   /* a segment that was overtaken */
+        primary(rig, ACK, 1, ack + 10, "");
+        ck_assert_uint_eq(rig_next(rig).ack, ack + 10);
+        primary(rig, ACK, 1, ack + 11, "");
+        rig_expect_nothing(rig);
+        secondary(rig, ACK, 1, ack + 11, "");
+        ck_assert_uint_eq(rig_next(rig).ack, ack + 11);
+        rig_end_well(rig);
+    }
+}
+END_TEST
+
+/* Zero is a number like any other, and "none yet" is none. */
+START_TEST(acknowledgement_of_zero)
+{
+    Rig *rig = rig_new();
+
+    primary(rig, ACK, 1, 0, "");
+    rig_expect_nothing(rig);
+    secondary(rig, ACK, 1, UINT32_MAX, "");
+    rig_expect_nothing(rig);
+    secondary(rig, ACK, 1, 0, "");
+    rig_expect(rig, ACK, 1, 0);
+    rig_end_well(rig);
+}
+END_TEST
+
+/* Data that is the same, with an acknowledgement that is not. */
+START_TEST(acknowledgement_on_data)
+{
+    Rig *rig = rig_open(1);
+
+    secondary(rig, ACK, 1, CLIENT, "abc");
+    primary(rig, ACK, 1, CLIENT + 1, "abc");
+    rig_expect_nothing(rig);
+    secondary(rig, ACK, 4, CLIENT + 1, "");
+    rig_expect(rig, ACK, 1, 3);
+    rig_end_well(rig);
+}
+END_TEST
+
+START_TEST(acknowledgement_behind_data_keeps_its_place)
+{
+    Rig *rig = rig_open(1);
+
+    primary(rig, ACK, 1, CLIENT, "abc");
+    primary(rig, ACK, 4, CLIENT, "");
+    rig_expect_nothing(rig);
+    secondary(rig, ACK, 1, CLIENT, "abc");
+    rig_expect(rig, ACK, 1, 3);
+    rig_expect(rig, ACK, 4, 0);
+    primary(rig, ACK, 4, CLIENT + 5, "");
+    primary(rig, ACK, 4, CLIENT + 5, "def");
+    secondary(rig, ACK, 4, CLIENT, "def");
+    rig_expect_nothing(rig);
+    secondary(rig, ACK, 7, CLIENT + 5, "");
+    rig_expect(rig, ACK, 4, 0);
+    rig_expect(rig, ACK, 4, 3);
+    rig_end_well(rig);
+}
+END_TEST
+
+START_TEST(reasons_of_a_timeout)
+{
+    Rig *rig = rig_open(1);
+
+    primary(rig, ACK, 1, CLIENT + 1, "");
+    rig_wait(rig, RIG_TIMEOUT);
+    rig_expect_asked(rig, 1, COLO_REASON_ACK);
+    rig_free(rig);
+
+    rig = rig_open(1);
+    secondary(rig, ACK, 1, CLIENT, "abc");
+    primary(rig, ACK, 1, CLIENT + 1, "abc");
+    rig_wait(rig, RIG_TIMEOUT);
+    rig_expect_asked(rig, 1, COLO_REASON_ACK);
+    rig_free(rig);
+
+    rig = rig_open(1);
+    primary(rig, ACK, 1, CLIENT, "abc");
+    rig_wait(rig, RIG_TIMEOUT);
+    rig_expect_asked(rig, 1, COLO_REASON_TIMEOUT);
+    rig_free(rig);
+
+    rig = rig_open(1);
+    primary(rig, RST, 1, 0, "");
+    rig_wait(rig, RIG_TIMEOUT);
+    rig_expect_asked(rig, 1, COLO_REASON_TIMEOUT);
+    rig_free(rig);
+}
+END_TEST
+
+/* The beginning */
+
+START_TEST(isns_differ)
+{
+    static const uint32_t isns[] = { 0, 1, 0x7fffffff, 0x80000000, 0xfffffffe, UINT32_MAX };
+
+    for (guint i = 0; i < G_N_ELEMENTS(isns); i++) {
+        for (guint j = 0; j < G_N_ELEMENTS(isns); j++) {
+            for (int variant = 0; variant < 4; variant++) {
+                uint8_t flags = variant & 1 ? SYN | ACK : SYN;
+                Rig *rig = rig_new();
+
+                if (variant & 2) {
+                    secondary(rig, flags, isns[j], CLIENT, "");
+                    primary(rig, flags, isns[i], CLIENT, "");
+                } else {
+                    primary(rig, flags, isns[i], CLIENT, "");
+                    rig_expect_nothing(rig);
+                    secondary(rig, flags, isns[j], CLIENT, "");
+                }
+                rig_expect(rig, flags, isns[i], 0);
+                /* From here on the rewriter has mapped the secondary's. */
+                primary(rig, ACK, isns[i] + 1, CLIENT, "first");
+                secondary(rig, ACK, isns[i] + 1, CLIENT, "first");
+                rig_expect(rig, ACK, isns[i] + 1, 5);
+                rig_end_well(rig);
+            }
+        }
+    }
+}
+END_TEST
+
+START_TEST(syn_options)
+{
+    static const char given[] = "\2\4\5\xb4\4\2\x08\x0a" "\1\2\3\4\0\0\0\0" "\1\3\3\7";
+    static const char later[] = "\2\4\5\xb4\4\2\x08\x0a" "\1\2\4\4\0\0\0\0" "\1\3\3\7";
+    static const char other_scale[] = "\2\4\5\xb4\4\2\x08\x0a" "\1\2\3\4\0\0\0\0" "\1\3\3\6";
+    static const char other_mss[] = "\2\4\2\x18\4\2\x08\x0a" "\1\2\3\4\0\0\0\0" "\1\3\3\7";
+    const struct {
+        const char *options;
+        uint32_t len;
+        bool same;
+    } cases[] = {
+        { given, 20, true }, { later, 20, true }, { other_scale, 20, false }, { other_mss, 20, false },
+        { given, 16, false }, { given, 4, false }, { "", 0, false },
+    };
+
+    for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+        for (int secondary_first = 0; secondary_first < 2; secondary_first++) {
+            Rig *rig = rig_new();
+
+            for (int turn = 0; turn < 2; turn++) {
+                if (turn == secondary_first) {
+                    rig_give(rig, COLO_PRIMARY, frame_tcp(&plain, 9, 7, SYN | ACK, given, 20, NULL, 0));
+                } else {
+                    rig_give(rig, COLO_SECONDARY,
+                             frame_tcp(&plain, 1234, 7, SYN | ACK, cases[i].options, cases[i].len, NULL, 0));
+                }
+            }
+            if (cases[i].same) {
+                rig_expect(rig, SYN | ACK, 9, 0);
+                rig_end_well(rig);
+            } else {
+                rig_expect_nothing(rig);
+                rig_expect_asked(rig, 1, COLO_REASON_OPTIONS);
+                rig_free(rig);
+            }
+        }
+    }
+}
+END_TEST
+
+START_TEST(syn_against_syn_ack)
+{
+    for (int i = 0; i < 4; i++) {
+        Rig *rig = rig_new();
+
+        rig_text(rig, i & 1, i & 2 ? SYN : SYN | ACK, 9, CLIENT, "");
+        rig_text(rig, !(i & 1), i & 2 ? SYN | ACK : SYN, 99, CLIENT, "");
+        rig_expect_nothing(rig);
+        rig_expect_asked(rig, 1, COLO_REASON_FLAGS);
+        rig_free(rig);
+    }
+}
+END_TEST
+
+START_TEST(syn_ack_gated_by_its_acknowledgement)
+{
+    Rig *rig = rig_new();
+
+    primary(rig, SYN | ACK, 9, CLIENT + 1, "");
+    secondary(rig, SYN | ACK, 99, CLIENT, "");
+    rig_expect_nothing(rig);
+    secondary(rig, SYN | ACK, 99, CLIENT + 1, "");
+    rig_expect(rig, SYN | ACK, 9, 0);
+    rig_end_well(rig);
+}
+END_TEST
+
+START_TEST(repeated_syn)
+{
+    Rig *rig = rig_new();
+
+    /* Each side repeats its own as often as it likes. */
+    primary(rig, SYN | ACK, 9, CLIENT, "");
+    primary(rig, SYN | ACK, 9, CLIENT, "");
+    secondary(rig, SYN | ACK, 99, CLIENT, "");
+    rig_expect(rig, SYN | ACK, 9, 0);
+    rig_expect(rig, SYN | ACK, 9, 0);
+    secondary(rig, SYN | ACK, 99, CLIENT, "");
+    secondary(rig, SYN | ACK, 99, CLIENT, "");
+    primary(rig, SYN | ACK, 9, CLIENT, "");
+    rig_expect(rig, SYN | ACK, 9, 0);
+    primary(rig, ACK, 10, CLIENT, "abc");
+    secondary(rig, ACK, 10, CLIENT, "abc");
+    rig_expect(rig, ACK, 10, 3);
+    secondary(rig, SYN | ACK, 99, CLIENT, "");
+    primary(rig, ACK, 13, CLIENT, "def");
+    rig_expect_nothing(rig);
+    secondary(rig, ACK, 13, CLIENT, "def");
+    rig_expect(rig, ACK, 13, 3);
+    rig_end_well(rig);
+}
+END_TEST
+
+START_TEST(simultaneous_open)
+{
+    Rig *rig = rig_new();
+
+    primary(rig, SYN, 9, 0, "");
+    secondary(rig, SYN, 99, 0, "");
+    rig_expect(rig, SYN, 9, 0);
+    primary(rig, SYN | ACK, 9, CLIENT, "");
+    rig_expect_nothing(rig);
+    secondary(rig, SYN | ACK, 99, CLIENT, "");
+    rig_expect(rig, SYN | ACK, 9, 0);
+    primary(rig, ACK, 10, CLIENT, "abc");
+    secondary(rig, ACK, 10, CLIENT, "abc");
+    rig_expect(rig, ACK, 10, 3);
+    rig_end_well(rig);
+}
+END_TEST
+
+/* The same addresses and ports again, with numbers far behind and far before the old ones. */
+START_TEST(port_reuse)
+{
+    static const uint32_t isns[] = { 0x1000, 0x70000000, 0x80000900, 0x90000000, 0xfffffff0 };
+
+    for (guint i = 0; i < G_N_ELEMENTS(isns); i++) {
+        for (int secondary_first = 0; secondary_first < 2; secondary_first++) {
+            uint32_t isn = isns[i], client = CLIENT + 0x80000000u * (i % 2) + 77;
+            Rig *rig = rig_open(0x900);
+
+            primary(rig, ACK | FIN, 0x900, CLIENT, "old");
+            secondary(rig, ACK | FIN, 0x900, CLIENT, "old");
+            rig_expect(rig, ACK | FIN, 0x900, 3);
+            secondary(rig, ACK, 0x904, CLIENT + 1, "");     /* which the primary has not said */
+
+            if (secondary_first) {
+                secondary(rig, SYN | ACK, 4, client, "");
+                primary(rig, SYN | ACK, isn, client, "");
+            } else {
+                primary(rig, SYN | ACK, isn, client, "");
+                rig_expect_nothing(rig);
+                secondary(rig, SYN | ACK, 4, client, "");
+            }
+            rig_expect(rig, SYN | ACK, isn, 0);
+            primary(rig, ACK, isn + 1, client + 5, "new");
+            rig_expect_nothing(rig);
+            secondary(rig, ACK, isn + 1, client, "new");
+            rig_expect_nothing(rig);            /* not by an acknowledgement of the old connection */
+            secondary(rig, ACK, isn + 4, client + 5, "");
+            rig_expect(rig, ACK, isn + 1, 3);
+            rig_end_well(rig);
+        }
+    }
+}
+END_TEST
+
+/* The primary drops a connection and opens another while output of the first is held. */
+START_TEST(port_reuse_with_old_output_held)
+{
+    static const uint32_t isns[] = { 0x1000, 0x70000000, 0x80000900, 0x90000000, 0xfffffff0 };
+
+    for (guint i = 0; i < 2 * G_N_ELEMENTS(isns); i++) {
+        uint8_t flags = i % 2 ? SYN : SYN | ACK;
+        Rig *rig = rig_open(0x900);
+
+        primary(rig, ACK, 0x900, CLIENT, "never sent by the secondary");
+        primary(rig, flags, isns[i / 2], CLIENT + 1000, "");
+        secondary(rig, flags, 4, CLIENT + 1000, "");
+        secondary(rig, ACK, isns[i / 2] + 1, CLIENT + 1000, "");
+        while (rig_pending(rig)) {
+            ck_assert_msg(rig_next(rig).len == 0, "bytes left that the secondary has not sent");
+        }
+        rig_wait(rig, RIG_TIMEOUT);
+        ck_assert_int_eq(rig->asked, 1);
+        rig_checkpoint(rig);
+        ck_assert_uint_eq(rig->released->len, 3);   /* SYN-ACK, data, SYN: all of it, once */
+        rig_free(rig);
+    }
+}
+END_TEST
+
+/* RST */
+
+START_TEST(rst_waits_for_the_secondary)
+{
+    for (int variant = 0; variant < 4; variant++) {
+        uint8_t flags = variant & 1 ? RST | ACK : RST;
+        Rig *rig = rig_open(1);
+
+        if (variant & 2) {
+            secondary(rig, flags, 1, CLIENT, "");
+            primary(rig, flags, 1, CLIENT, "");
+        } else {
+            primary(rig, flags, 1, CLIENT, "");
+            rig_expect_nothing(rig);
+            secondary(rig, ACK, 1, CLIENT, "");
+            rig_expect_nothing(rig);
+            secondary(rig, flags, 1, CLIENT, "");
+        }
+        rig_expect(rig, flags, 1, 0);
+        rig_end_well(rig);
+    }
+}
+END_TEST
+
+/* The answer to a SYN for a closed port: RST|ACK, sequence number 0, on both sides. */
+START_TEST(rst_from_a_closed_port)
+{
+    for (int secondary_first = 0; secondary_first < 2; secondary_first++) {
+        Rig *rig = rig_new();
+
+        for (int attempt = 0; attempt < 3; attempt++) {
+            uint32_t ack = 0xc0000000u * (uint32_t)attempt + 5;     /* each attempt with another client ISN */
+
+            if (secondary_first) {
+                secondary(rig, RST | ACK, 0, ack, "");
+                primary(rig, RST | ACK, 0, ack, "");
+            } else {
+                primary(rig, RST | ACK, 0, ack, "");
+                rig_expect_nothing(rig);
+                secondary(rig, RST | ACK, 0, ack, "");
+            }
+            rig_expect(rig, RST | ACK, 0, 0);
+        }
+        rig_end_well(rig);
+    }
+}
+END_TEST
+
+START_TEST(rst_does_not_overtake)
+{
+    Rig *rig = rig_open(1);
+
+    primary(rig, ACK, 1, CLIENT, "abc");
+    primary(rig, RST, 4, 0, "");
+    secondary(rig, ACK, 1, CLIENT, "ab");
+    rig_expect(rig, ACK, 1, 2);
+    rig_expect_nothing(rig);
+    secondary(rig, ACK, 3, CLIENT, "c");
+    rig_expect(rig, ACK, 3, 1);
+    rig_expect_nothing(rig);
+    secondary(rig, RST, 4, 0, "");
+    rig_expect(rig, RST, 4, 0);
+    rig_end_well(rig);
+}
+END_TEST
+
+START_TEST(secondary_resets_a_live_connection)
+{
+    for (int secondary_first = 0; secondary_first < 2; secondary_first++) {
+        Rig *rig = rig_open(1);
+
+        if (!secondary_first) {
+            primary(rig, ACK, 1, CLIENT, "abc");
+        }
+        secondary(rig, RST, 1, 0, "");
+        if (secondary_first) {
+            rig_expect_asked(rig, 0, 0);
+            primary(rig, ACK, 1, CLIENT, "abc");
+        }
+        rig_expect_nothing(rig);
+        rig_expect_asked(rig, 1, COLO_REASON_SECONDARY_RESET);
+        rig_checkpoint(rig);
+        rig_expect(rig, ACK, 1, 3);
+
+        /* After the checkpoint the secondary's RST is undone. */
+        primary(rig, RST, 4, 0, "");
+        rig_expect_nothing(rig);
+        secondary(rig, RST, 4, 0, "");
+        rig_expect(rig, RST, 4, 0);
+        rig_free(rig);
+    }
+}
+END_TEST
+
+START_TEST(secondary_refuses_a_connection)
+{
+    Rig *rig = rig_new();
+
+    primary(rig, SYN | ACK, 9, CLIENT, "");
+    secondary(rig, RST | ACK, 0, CLIENT, "");
+    rig_expect_nothing(rig);
+    rig_expect_asked(rig, 1, COLO_REASON_SECONDARY_RESET);
+    rig_free(rig);
+}
+END_TEST
+
+START_TEST(rst_of_an_old_connection_does_not_count)
+{
+    Rig *rig = rig_open(1);
+
+    primary(rig, RST, 1, 0, "");
+    secondary(rig, RST, 1, 0, "");
+    rig_expect(rig, RST, 1, 0);
+    open_at(rig, 0x40000000);
+    primary(rig, RST, 0x40000000, 0, "");
+    rig_expect_nothing(rig);
+    secondary(rig, RST, 0x40000000, 0, "");
+    rig_expect(rig, RST, 0x40000000, 0);
+    rig_end_well(rig);
+}
+END_TEST
+
+/* Flows of their own */
+
+START_TEST(flows_do_not_mix)
+{
+    static const Shape shapes[] = {
+        { 0 }, { .peer_port = 1 }, { .guest_port = 1 }, { .peer_host = 9 }, { .ipv6 = true },
+        { .vlans = 1, .vlan = { 5 } }, { .vlans = 1, .vlan = { 6 } }, { .vlans = 2, .vlan = { 5, 7 } },
+    };
+    Rig *rig = rig_new();
+
+    for (guint i = 0; i < G_N_ELEMENTS(shapes); i++) {
+        rig_give(rig, COLO_PRIMARY, frame_tcp(&shapes[i], 1, 1, ACK, NULL, 0, "abc", 3));
+    }
+    for (guint i = G_N_ELEMENTS(shapes); i > 0; i--) {
+        ck_assert_uint_eq(rig_held(rig, COLO_PRIMARY), i);
+        rig_expect_nothing(rig);
+        rig_give(rig, COLO_SECONDARY, frame_tcp(&shapes[i - 1], 1, 1, ACK, NULL, 0, "abc", 3));
+        rig_expect(rig, ACK, 1, 3);
+    }
+    ck_assert_uint_eq(colo_comparator_flows(rig->c), G_N_ELEMENTS(shapes));
+    rig_end_well(rig);
+}
+END_TEST
+
+/* Small spaces, whole */
+
+/*
+ * A stream of five bytes and a FIN, cut in all 32 ways on each side, in all orders of arrival: 32 * 32 pairs of
+ * cuts.  The oracle is one line: what has left is what both have sent.  Acknowledgements either stand still
+ * or grow with the stream; in that case a primary segment leaves only whole.
+ */
+enum {
+    UNITS = 6,
+    CUTS = 1 << (UNITS - 1),
+};
+
+typedef struct {
+    int n;
+    int end[UNITS + 1];     /* of segment i; end[-1] is 0 */
+} Cut;
+
+static Cut cut_of(int bits)
+{
+    Cut cut = { .n = 0 };
+
+    for (int i = 1; i <= UNITS; i++) {
+        if (i == UNITS || bits >> (i - 1) & 1) {
+            cut.end[cut.n++] = i;
+        }
+    }
+    return cut;
+}
+
+static void give_units(Rig *rig, ColoSide side, uint32_t base, int from, int to, bool acks_grow)
+{
+    bool fin = to == UNITS;
+
+    rig_tcp(rig, side, fin ? ACK | FIN : ACK, base + (uint32_t)from, acks_grow ? CLIENT + (uint32_t)to : CLIENT,
+            "hello" + from, (uint32_t)(to - from - fin));
+}
+
+static void check_run(const Cut *ours, const Cut *theirs, uint32_t order, uint32_t base, bool acks_grow)
+{
+    int given[2] = { 0, 0 }, sent[2] = { 0, 0 };
+    int left = 0;
+    Rig *rig = rig_open(base);
+
+    for (int step = 0; step < ours->n + theirs->n; step++) {
+        ColoSide side = order >> step & 1 ? COLO_PRIMARY : COLO_SECONDARY;
+        const Cut *cut = side == COLO_PRIMARY ? ours : theirs;
+        int to = cut->end[given[side]++];
+        int may_leave = 0;
+
+        give_units(rig, side, base, sent[side], to, acks_grow);
+        sent[side] = to;
+        if (acks_grow) {
+            for (int i = 0; i < given[COLO_PRIMARY] && ours->end[i] <= sent[COLO_SECONDARY]; i++) {
+                may_leave = ours->end[i];
+            }
+        } else {
+            may_leave = MIN(sent[COLO_PRIMARY], sent[COLO_SECONDARY]);
+        }
+        while (rig_pending(rig)) {
+            Seen seen = rig_next(rig);
+            bool fin = seen.flags & FIN;
+
+            ck_assert_uint_eq(seen.seq, base + (uint32_t)left);
+            ck_assert_uint_ge(seen.seq_len, 1);
+            ck_assert_mem_eq(seen.payload, "hello" + left, seen.len);
+            left += (int)seen.seq_len;
+            ck_assert_int_le(left, may_leave);
+            ck_assert_int_eq(fin, left == UNITS);
+        }
+        ck_assert_int_eq(left, may_leave);
+    }
+    ck_assert_int_eq(left, UNITS);
+    rig_end_well(rig);
+}
+
+START_TEST(every_cut_in_every_order)
+{
+    int runs = 0;
+
+    for (int a = 0; a < CUTS; a++) {
+        for (int b = 0; b < CUTS; b++) {
+            Cut ours = cut_of(a), theirs = cut_of(b);
+
+            for (uint32_t order = 0; order < 1u << (ours.n + theirs.n); order++) {
+                if (__builtin_popcount(order) == ours.n) {
+                    uint32_t base = 0u - (uint32_t)runs % (UNITS + 2);  /* the wrap wanders through the stream */
+
+                    check_run(&ours, &theirs, order, base, _i);
+                    runs++;
+                }
+            }
+        }
+    }
+    ck_assert_int_eq(runs, 56190);
+}
+END_TEST
+
+/* Random streams */
+
+enum {
+    STREAM = 4000,
+};
+
+typedef struct {
+    uint32_t sent;          /* units up to which all has been sent */
+    uint32_t acked;
+} Side;
+
+/* Gives the units [@from, @to) of the stream, with the FIN at its end. */
+static void give_stream(Rig *rig, ColoSide side, const uint8_t *bytes, uint32_t base, uint32_t from, uint32_t to,
+                        uint32_t ack)
+{
+    bool fin = to == STREAM + 1 && to > from;
+
+    rig_tcp(rig, side, fin ? ACK | FIN : ACK, base + from, ack, bytes + from, to - from - fin);
+}
+
+static void collect(Rig *rig, const uint8_t *bytes, uint32_t base, uint32_t *left, uint32_t may_leave,
+                    uint32_t max_ack)
+{
+    while (rig_pending(rig)) {
+        Seen seen = rig_next(rig);
+        uint32_t from = seen.seq - base;
+
+        ck_assert_uint_le(from, *left);         /* no gap */
+        ck_assert_mem_eq(seen.payload, bytes + from, seen.len);
+        ck_assert_int_eq(!!(seen.flags & FIN), seen.seq_len && from + seen.seq_len == STREAM + 1);
+        ck_assert_msg(from + seen.seq_len <= may_leave, "unit %u has left, the secondary stands by %u",
+                      from + seen.seq_len, may_leave);
+        ck_assert_int_le((int32_t)(seen.ack - max_ack), 0);
+        *left = MAX(*left, from + seen.seq_len);
+    }
+}
+
+/*
+ * Both sides send the same stream, each cutting, repeating and (the secondary) reordering as it likes; checkpoints in between.
+ * Nothing that the secondary has not sent leaves; everything does in the end; with still acknowledgements whatever
+ * may leave does so at once.
+ */
+static void random_run(GRand *rand)
+{
+    bool acks_grow = g_rand_boolean(rand), checkpoints = g_rand_boolean(rand);
+    bool repetitions = g_rand_boolean(rand), reordering = g_rand_boolean(rand);
+    uint32_t longest = g_rand_boolean(rand) ? 1500 : 40;
+    uint32_t base = 0u - (uint32_t)g_rand_int_range(rand, 0, STREAM + 2);
+    uint32_t client = g_rand_boolean(rand) ? g_rand_int(rand) : 0u - (uint32_t)g_rand_int_range(rand, 0, 100);
+    uint8_t *bytes = bytes_of(g_rand_int(rand), STREAM + 1);
+    Side sides[2] = { { 0, client }, { 0, client } };
+    uint32_t left = 0, may_leave = 0, late_from = 0, late_to = 0;
+    Rig *rig = rig_new();
+
+    rig_text(rig, COLO_PRIMARY, SYN | ACK, base - 1, client, "");
+    rig_text(rig, COLO_SECONDARY, SYN | ACK, g_rand_int(rand), client, "");
+    rig_expect(rig, SYN | ACK, base - 1, 0);
+
+    while (sides[0].sent <= STREAM || sides[1].sent <= STREAM || late_to) {
+        ColoSide side = g_rand_boolean(rand) ? COLO_PRIMARY : COLO_SECONDARY;
+        Side *s = &sides[side];
+        uint32_t from = s->sent, to;
+
+        if (side == COLO_SECONDARY && late_to && g_rand_boolean(rand)) {
+            give_stream(rig, side, bytes, base, late_from, late_to, s->acked);
+            s->sent = MAX(s->sent, may_leave);
+            may_leave = s->sent;
+            late_from = late_to = 0;
+        } else {
+            if (acks_grow && g_rand_int_range(rand, 0, 3) == 0) {
+                s->acked += (uint32_t)g_rand_int_range(rand, 0, 50);
+            }
+            if (repetitions && from && !(side == COLO_SECONDARY && late_to) && g_rand_int_range(rand, 0, 4) == 0) {
+                from = (uint32_t)g_rand_int_range(rand, 0, (gint32)from);
+            }
+            to = from + (uint32_t)g_rand_int_range(rand, 0, (gint32)longest);
+            to = MIN(to, STREAM + 1);
+            if (side == COLO_SECONDARY && reordering && !late_to && to > from && from == s->sent &&
+                g_rand_int_range(rand, 0, 8) == 0) {
+                late_from = from;       /* this one comes later */
+                late_to = to;
+                s->sent = to;
+            } else {
+                give_stream(rig, side, bytes, base, from, to, s->acked);
+                s->sent = MAX(s->sent, to);
+            }
+            if (side == COLO_SECONDARY && !late_to) {
+                may_leave = s->sent;
+            }
+        }
+
+        collect(rig, bytes, base, &left, may_leave, sides[COLO_SECONDARY].acked);
+        if (!acks_grow) {
+            ck_assert_uint_eq(left, MIN(sides[COLO_PRIMARY].sent, may_leave));
+        }
+        if (checkpoints && g_rand_int_range(rand, 0, 60) == 0) {
+            rig_checkpoint(rig);
+            /* The secondary is the primary's copy: it has sent, and will repeat, what that has. */
+            collect(rig, bytes, base, &left, sides[COLO_PRIMARY].sent,
+                    (int32_t)(sides[0].acked - sides[1].acked) > 0 ? sides[0].acked : sides[1].acked);
+            sides[COLO_SECONDARY] = sides[COLO_PRIMARY];
+            may_leave = sides[COLO_PRIMARY].sent;
+            late_from = late_to = 0;
+        }
+    }
+    /* A last word from both. */
+    if ((int32_t)(sides[0].acked - sides[1].acked) > 0) {
+        sides[1].acked = sides[0].acked;
+    }
+    rig_text(rig, COLO_SECONDARY, ACK, base + STREAM + 1, sides[1].acked, "");
+    collect(rig, bytes, base, &left, STREAM + 1, sides[1].acked);
+    ck_assert_uint_eq(left, STREAM + 1);
+    rig_end_well(rig);
+    g_free(bytes);
+}
+
+START_TEST(random_streams)
+{
+    GRand *rand = g_rand_new_with_seed(test_seed("random_streams"));
+
+    for (int run = 0; run < 400; run++) {
+        random_run(rand);
+    }
+    g_rand_free(rand);
+}
+END_TEST
+
+/* Whatever comes in goes out, once, in the order in which the flow sent it, when a checkpoint settles it. */
+START_TEST(nothing_lost_at_a_checkpoint)
+{
+    GRand *rand = g_rand_new_with_seed(test_seed("nothing_lost_at_a_checkpoint"));
+
+    for (int run = 0; run < 200; run++) {
+        Rig *rig = rig_open(1);
+        int sent = 0, got = 0;
+
+        for (int i = 0; i < 100; i++) {
+            /* Anything at all: positions far apart, RST, SYN, FIN. */
+            static const uint8_t flags[] = { ACK, ACK, ACK | FIN, SYN, SYN | ACK, RST, RST | ACK, 0 };
+            uint32_t seq = g_rand_boolean(rand) ? g_rand_int(rand) : (uint32_t)g_rand_int_range(rand, 0, 200);
+            uint8_t f = flags[g_rand_int_range(rand, 0, G_N_ELEMENTS(flags))];
+
+            if (g_rand_int_range(rand, 0, 3)) {
+                rig_tcp(rig, COLO_PRIMARY, f, seq, CLIENT + (uint32_t)g_rand_int_range(rand, 0, 3), "payload",
+                        (uint32_t)g_rand_int_range(rand, 0, 8));
+                sent++;
+            } else {
+                rig_tcp(rig, COLO_SECONDARY, f, seq, CLIENT + (uint32_t)g_rand_int_range(rand, 0, 3), "payload",
+                        (uint32_t)g_rand_int_range(rand, 0, 8));
+            }
+        }
+        rig_checkpoint(rig);
+        while (rig_pending(rig)) {
+            rig_next(rig);      /* checks lengths and checksums */
+            got++;
+        }
+        ck_assert_int_ge(got, sent);        /* a cut one leaves as two or more */
+        rig_free(rig);
+    }
+    g_rand_free(rand);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("compare-tcp");
+    TCase *tc = tcase_create("data");
+
+    tcase_set_timeout(tc, 60);
+    tcase_add_test(tc, either_side_first);
+    tcase_add_test(tc, primary_far_ahead);
+    tcase_add_test(tc, secondary_far_ahead);
+    tcase_add_test(tc, joined_in_the_middle);
+    tcase_add_test(tc, different_bytes);
+    tcase_add_test(tc, one_wrong_byte_anywhere);
+    tcase_add_test(tc, matching_goes_on_after_a_question);
+    tcase_add_test(tc, out_of_order_secondary);
+    tcase_add_test(tc, repetitions_cut_otherwise);
+    tcase_add_test(tc, what_is_not_compared);
+    tcase_add_test(tc, timestamps_differ);
+    tcase_add_test(tc, prefix_leaves_at_once);
+    tcase_add_test(tc, prefix_of_a_segment_that_has_just_come);
+    tcase_add_test(tc, prefix_before_a_difference);
+    tcase_add_test(tc, prefix_waits_for_its_acknowledgement);
+    tcase_add_test(tc, cut_does_not_move_the_deadline);
+    tcase_add_test(tc, offload_against_segments);
+    tcase_add_test(tc, offload_against_offload);
+    tcase_add_test(tc, repetition_overtakes_what_is_held);
+    tcase_add_test(tc, repetition_merged_with_what_is_held);
+    tcase_add_test(tc, repetition_with_a_new_acknowledgement);
+    tcase_add_test(tc, repetition_of_what_is_not_compared_yet);
+    tcase_add_test(tc, keep_alive);
+    tcase_add_test(tc, flows_do_not_mix);
+    suite_add_tcase(suite, tc);
+
+    tc = tcase_create("flags");
+    tcase_set_timeout(tc, 60);
+    tcase_add_test(tc, fin_alone_against_fin_on_data);
+    tcase_add_test(tc, fin_is_not_left_out);
+    tcase_add_test(tc, fin_against_data);
+    tcase_add_test(tc, repeated_fin);
+    tcase_add_test(tc, isns_differ);
+    tcase_add_test(tc, syn_options);
+    tcase_add_test(tc, syn_against_syn_ack);
+    tcase_add_test(tc, syn_ack_gated_by_its_acknowledgement);
+    tcase_add_test(tc, repeated_syn);
+    tcase_add_test(tc, simultaneous_open);
+    tcase_add_test(tc, port_reuse);
+    tcase_add_test(tc, port_reuse_with_old_output_held);
+    tcase_add_test(tc, rst_waits_for_the_secondary);
+    tcase_add_test(tc, rst_from_a_closed_port);
+    tcase_add_test(tc, rst_does_not_overtake);
+    tcase_add_test(tc, secondary_resets_a_live_connection);
+    tcase_add_test(tc, secondary_refuses_a_connection);
+    tcase_add_test(tc, rst_of_an_old_connection_does_not_count);
+    suite_add_tcase(suite, tc);
+
+    tc = tcase_create("acknowledgements");
+    tcase_set_timeout(tc, 60);
+    tcase_add_test(tc, acknowledgements_are_not_counted);
+    tcase_add_test(tc, acknowledgement_waits_for_the_secondary);
+    tcase_add_test(tc, highest_acknowledgement_counts);
+    tcase_add_test(tc, acknowledgement_of_zero);
+    tcase_add_test(tc, acknowledgement_on_data);
+    tcase_add_test(tc, acknowledgement_behind_data_keeps_its_place);
+    tcase_add_test(tc, reasons_of_a_timeout);
+    suite_add_tcase(suite, tc);
+
+    tc = tcase_create("many");
+    tcase_set_timeout(tc, 250);
+    tcase_add_loop_test(tc, every_cut_in_every_order, 0, 2);
+    tcase_add_test(tc, random_streams);
+    tcase_add_test(tc, nothing_lost_at_a_checkpoint);
+    suite_add_tcase(suite, tc);
+    return run_suite(suite);
+}
