@@ -9,6 +9,7 @@
 #include "net/colo/packet.h"
 #include "net/queue.h"
 #include "qapi/error.h"
+#include "qemu/error-report.h"
 #include "qom/object.h"
 
 QEMU_BUILD_BUG_ON(COLO_FRAME_MAX != NET_BUFSIZE);
@@ -20,6 +21,11 @@ bool colo_host_is_secondary(void)
 
 uint32_t colo_host_vnet_len(NetFilterState *nf, bool vnet_hdr_support, unsigned flags)
 {
+    if (!vnet_hdr_support && nf->netdev->vnet_hdr_len && get_colo_mode() != COLO_MODE_NONE) {
+        warn_report_once("%s '%s': the guest's packets carry virtio-net headers, so without vnet_hdr_support=on "
+                         "for every object of the COLO proxy they cannot be compared, and are not",
+                         object_get_typename(OBJECT(nf)), object_get_canonical_path_component(OBJECT(nf)));
+    }
     return vnet_hdr_support && !(flags & QEMU_NET_PACKET_FLAG_RAW) ? nf->netdev->vnet_hdr_len : 0;
 }
 

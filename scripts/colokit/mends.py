@@ -123,6 +123,27 @@ MENDS_7_2 = (
 """),
         )),
     Step(
+        name="load-without-lock",
+        reason="While the secondary reads the memory's new pages it holds the big lock, though it "
+               "only puts them aside. A primary that falls silent in the middle blocks the monitor, "
+               "through which the failover would be commanded.",
+        test="tests/pair: test_failover_while_loading",
+        edits=(
+            Cut("migration/colo.c", "ret = qemu_loadvm_state_main(mis->from_src_file, mis);",
+                "qemu_mutex_unlock_iothread();", text="""\
+    qemu_mutex_unlock_iothread();
+    ret = qemu_loadvm_state_main(mis->from_src_file, mis);
+"""),
+            Insert("migration/colo.c", "vmstate_loading = true;", before=True, text="""\
+    /* A failover has made its choice: the state of before. */
+    if (failover_get_state() != FAILOVER_STATUS_NONE) {
+        qemu_mutex_unlock_iothread();
+        error_setg(errp, "Failover before the new state was loaded");
+        return;
+    }
+"""),
+        )),
+    Step(
         name="quiet-secondary",
         reason="After every state it loads, virtio-net has the guest announce itself on the "
                "network. At a checkpoint the guest has not moved, and only the secondary's is told "
