@@ -314,6 +314,12 @@ static void compare_checkpoint(ColoCompare *s)
     compare_turn_done(s);
 }
 
+static void compare_timeout_changed(ColoCompare *s)
+{
+    colo_comparator_set_timeout(s->comparator, (int64_t)s->compare_timeout * SCALE_MS);
+    compare_turn_done(s);
+}
+
 void colo_notify_compares_event(void *opaque, int event, Error **errp)
 {
     if (event == COLO_EVENT_CHECKPOINT) {
@@ -375,6 +381,16 @@ static void compare_close_links(ColoCompare *s)
     colo_link_close(&s->notify);
 }
 
+static bool compare_check_number(ColoCompare *s, const char *property, uint64_t value, Error **errp)
+{
+    if (!value || value > UINT32_MAX) {
+        error_setg(errp, "colo-compare '%s': property '%s' is %" PRIu64 "; it must be from 1 to %" PRIu32,
+                   compare_id(s), property, value, UINT32_MAX);
+        return false;
+    }
+    return true;
+}
+
 static bool compare_check(ColoCompare *s, Error **errp)
 {
     const struct {
@@ -401,7 +417,9 @@ static bool compare_check(ColoCompare *s, Error **errp)
             }
         }
     }
-    return true;
+    return compare_check_number(s, "compare_timeout", s->compare_timeout, errp) &&
+           compare_check_number(s, "expired_scan_cycle", s->expired_scan_cycle, errp) &&
+           compare_check_number(s, "max_queue_size", s->max_queue_size, errp);
 }
 
 static void compare_start(ColoCompare *s)
@@ -536,19 +554,6 @@ static void compare_set_active(Object *obj, int value, Error **errp)
     COLO_COMPARE(obj)->active = value;
 }
 
-/* A number from 1 to 2^32 - 1, at @opaque bytes into the object. */
-static bool compare_visit_positive(Object *obj, Visitor *v, const char *name, uint32_t *value, Error **errp)
-{
-    if (!visit_type_uint32(v, name, value, errp)) {
-        return false;
-    }
-    if (!*value) {
-        error_setg(errp, "colo-compare: property '%s' is 0; it must be from 1 to %" PRIu32, name, UINT32_MAX);
-        return false;
-    }
-    return true;
-}
-
 static void compare_get_timeout(Object *obj, Visitor *v, const char *name, void *opaque, Error **errp)
 {
     uint64_t value = COLO_COMPARE(obj)->compare_timeout;
@@ -558,10 +563,15 @@ static void compare_get_timeout(Object *obj, Visitor *v, const char *name, void 
 
 static void compare_set_timeout(Object *obj, Visitor *v, const char *name, void *opaque, Error **errp)
 {
-    uint32_t value;
+    ColoCompare *s = COLO_COMPARE(obj);
+    uint64_t value;
 
-    if (compare_visit_positive(obj, v, name, &value, errp)) {
-        COLO_COMPARE(obj)->compare_timeout = value;
+    if (!visit_type_uint64(v, name, &value, errp) || (s->running && !compare_check_number(s, name, value, errp))) {
+        return;
+    }
+    s->compare_timeout = value;
+    if (s->running) {
+        compare_call(s, compare_timeout_changed);
     }
 }
 
@@ -572,10 +582,11 @@ static void compare_get_scan_cycle(Object *obj, Visitor *v, const char *name, vo
 
 static void compare_set_scan_cycle(Object *obj, Visitor *v, const char *name, void *opaque, Error **errp)
 {
+    ColoCompare *s = COLO_COMPARE(obj);
     uint32_t value;
 
-    if (compare_visit_positive(obj, v, name, &value, errp)) {
-        COLO_COMPARE(obj)->expired_scan_cycle = value;
+    if (visit_type_uint32(v, name, &value, errp) && (!s->running || compare_check_number(s, name, value, errp))) {
+        s->expired_scan_cycle = value;
     }
 }
 
@@ -587,13 +598,12 @@ static void compare_get_queue_size(Object *obj, Visitor *v, const char *name, vo
 static void compare_set_queue_size(Object *obj, Visitor *v, const char *name, void *opaque, Error **errp)
 {
     ColoCompare *s = COLO_COMPARE(obj);
-    uint32_t value;
 
     if (s->running) {
         error_setg(errp, "colo-compare '%s': property '%s' cannot be changed any more; create the object anew",
                    compare_id(s), name);
-    } else if (compare_visit_positive(obj, v, name, &value, errp)) {
-        s->max_queue_size = value;
+    } else {
+        visit_type_uint32(v, name, &s->max_queue_size, errp);
     }
 }
 

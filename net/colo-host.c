@@ -10,13 +10,44 @@
 #include "net/queue.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
-#include "qom/object.h"
+#include "qom/object_interfaces.h"
 
 QEMU_BUILD_BUG_ON(COLO_FRAME_MAX != NET_BUFSIZE);
 
 bool colo_host_is_secondary(void)
 {
     return get_colo_mode() == COLO_MODE_SECONDARY;
+}
+
+static void (*host_complete)(UserCreatable *uc, Error **errp);
+
+static void filter_complete(UserCreatable *uc, Error **errp)
+{
+    ERRP_GUARD();
+    NetFilterState *nf = NETFILTER(uc);
+    g_autofree char *name = g_strdup_printf("%s '%s'", object_get_typename(OBJECT(nf)),
+                                            object_get_canonical_path_component(OBJECT(nf)));
+    const char *position = nf->position;
+
+    /* The host takes whatever object has that id for a filter. */
+    if (g_str_has_prefix(position, "id=") &&
+        !object_dynamic_cast(object_resolve_path_component(object_get_objects_root(), position + 3),
+                             TYPE_NETFILTER)) {
+        error_setg(errp, "%s: position: there is no filter '%s'; name one of the same netdev", name, position + 3);
+        return;
+    }
+    host_complete(uc, errp);
+    if (*errp && !g_str_has_prefix(error_get_pretty(*errp), name)) {
+        error_prepend(errp, "%s: ", name);
+    }
+}
+
+void colo_host_filter_class_init(ObjectClass *oc)
+{
+    UserCreatableClass *ucc = USER_CREATABLE_CLASS(oc);
+
+    host_complete = ucc->complete;
+    ucc->complete = filter_complete;
 }
 
 uint32_t colo_host_vnet_len(NetFilterState *nf, bool vnet_hdr_support, unsigned flags)

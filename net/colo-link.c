@@ -107,6 +107,11 @@ bool colo_link_open(ColoLink *link, Object *owner, const char *property, const c
                    name, chardev_id);
         return false;
     }
+    if (object_dynamic_cast(OBJECT(chr), TYPE_CHARDEV_MUX)) {
+        error_setg(errp, "%s: chardev '%s' cannot be used, because with mux=on some bytes are commands; "
+                   "use one without", name, chardev_id);
+        return false;
+    }
     if (!qemu_chr_fe_init(&link->chr, chr, errp)) {
         error_prepend(errp, "%s: chardev '%s' serves one user only: ", name, chardev_id);
         return false;
@@ -126,11 +131,19 @@ void colo_link_start(ColoLink *link, const ColoLinkOps *ops, void *opaque, GMain
     qemu_chr_fe_set_handlers(&link->chr, link_can_read, link_read, link_event, NULL, link, context, true);
 }
 
+void colo_link_cut(ColoLink *link)
+{
+    if (link->connected && (colo_wire_reader_is_amid(link->reader) || colo_outbox_is_amid(&link->outbox))) {
+        qemu_chr_fe_disconnect(&link->chr);
+    }
+}
+
 void colo_link_stop(ColoLink *link)
 {
     if (link->open) {
         watch_end(link);
         qemu_chr_fe_set_handlers(&link->chr, NULL, NULL, NULL, NULL, NULL, NULL, true);
+        colo_link_cut(link);
         link->connected = false;
     }
 }

@@ -50,7 +50,13 @@ bool colo_link_open(ColoLink *link, Object *owner, const char *property, const c
 /* Begins to read, and to see connections come and go, in @context. */
 void colo_link_start(ColoLink *link, const ColoLinkOps *ops, void *opaque, GMainContext *context);
 
-/* Neither reads nor writes any more. */
+/*
+ * Ends the connection if a packet has been read or written in part: whoever goes on with the chardev must not take
+ * the rest of it for a new one.
+ */
+void colo_link_cut(ColoLink *link);
+
+/* Neither reads nor writes any more.  Cuts as colo_link_cut() does. */
 void colo_link_stop(ColoLink *link);
 
 /* Gives the chardev back.  Main thread; after colo_link_stop(), or if never started.  Safe on a link never opened. */

@@ -172,6 +172,7 @@ static void filter_mirror_class_init(ObjectClass *oc, void *data)
 
     object_class_property_add_str(oc, "outdev", filter_mirror_get_outdev, filter_mirror_set_outdev);
     object_class_property_add_bool(oc, "vnet_hdr_support", filter_mirror_get_vnet_hdr, filter_mirror_set_vnet_hdr);
+    colo_host_filter_class_init(oc);
     nfc->setup = filter_mirror_setup;
     nfc->cleanup = filter_mirror_cleanup;
     nfc->receive_iov = filter_mirror_receive_iov;

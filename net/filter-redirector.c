@@ -99,6 +99,7 @@ static void redirector_release_all(FilterRedirector *s)
 {
     if (!colo_outbox_is_empty(&s->out.outbox)) {
         trace_colo_redirector_release(s->out.name, colo_outbox_size(&s->out.outbox));
+        colo_link_cut(&s->out);
         colo_outbox_empty(&s->out.outbox, redirector_release, s);
     }
 }
@@ -368,6 +369,7 @@ static void redirector_class_init(ObjectClass *oc, void *data)
     object_class_property_add_str(oc, "indev", redirector_get_indev, redirector_set_indev);
     object_class_property_add_str(oc, "outdev", redirector_get_outdev, redirector_set_outdev);
     object_class_property_add_bool(oc, "vnet_hdr_support", redirector_get_vnet_hdr, redirector_set_vnet_hdr);
+    colo_host_filter_class_init(oc);
     nfc->setup = redirector_setup;
     nfc->cleanup = redirector_cleanup;
     nfc->status_changed = redirector_status_changed;

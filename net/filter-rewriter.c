@@ -129,6 +129,7 @@ static void rewriter_class_init(ObjectClass *oc, void *data)
     NetFilterClass *nfc = NETFILTER_CLASS(oc);
 
     object_class_property_add_bool(oc, "vnet_hdr_support", rewriter_get_vnet_hdr, rewriter_set_vnet_hdr);
+    colo_host_filter_class_init(oc);
     nfc->setup = rewriter_setup;
     nfc->cleanup = rewriter_cleanup;
     nfc->handle_event = rewriter_handle_event;

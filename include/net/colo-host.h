@@ -16,6 +16,9 @@
 /* True while this QEMU's guest is a secondary: what it sends must not reach a network. */
 bool colo_host_is_secondary(void);
 
+/* Makes a class of filters refuse what is wrong with `netdev` and `position` in words that name the object. */
+void colo_host_filter_class_init(ObjectClass *oc);
+
 /* Length of the virtio-net header of a packet that passes @nf with @flags. */
 uint32_t colo_host_vnet_len(NetFilterState *nf, bool vnet_hdr_support, unsigned flags);
 

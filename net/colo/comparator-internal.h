@@ -64,8 +64,10 @@ struct ColoComparator {
     uint32_t epoch;
     bool marks_epochs[COLO_SIDES];  /* the side says where its epochs begin */
     uint32_t epochs_behind[COLO_SIDES];     /* how many such marks are still to come */
+    bool secondary_early;           /* its mark has come before the word of the checkpoint */
     uint32_t full[COLO_SIDES];      /* flows whose queue is full */
     ColoHeld held[COLO_SIDES];
+    ColoHeld alone;                 /* the secondary's datagrams, which are not among those */
     int64_t suspect_at;             /* when the first suspect datagram's grace ends, ns; INT64_MAX: none */
     ColoFlowTable *flows;
     ColoComparatorStats stats;
@@ -87,6 +89,8 @@ void colo_compare_diverged(ColoComparator *c, ColoReason reason, const ColoCompa
 void colo_compare_tcp(ColoComparator *c, ColoCompareFlow *f, ColoSide side, ColoPacket *p);
 /* A new epoch: what the primary has sent so far is what both sides start from. */
 void colo_compare_tcp_rebase(ColoCompareFlow *f);
+/* More of what the primary sent before the epoch has left; the secondary may be in the new epoch already. */
+void colo_compare_tcp_extend_base(ColoCompareFlow *f);
 /* The primary's @p has left. */
 void colo_compare_tcp_released(ColoComparator *c, ColoCompareFlow *f, const ColoPacket *p);
 /* True if @p waits for nothing but the secondary's acknowledgement. */

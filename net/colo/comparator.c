@@ -73,12 +73,18 @@ static void age_unlink(ColoHeld *held, ColoPacket *p)
     *(p->newer ? &p->newer->older : &held->newest) = p->older;
 }
 
+/* The secondary's datagrams go by age; its segments wait for the primary's. */
+static ColoHeld *age_list(ColoComparator *c, ColoSide side, const ColoPacket *p)
+{
+    return side == COLO_SECONDARY && p->class != COLO_CLASS_TCP ? &c->alone : &c->held[side];
+}
+
 ColoPacket *colo_compare_hold(ColoComparator *c, ColoCompareFlow *f, ColoSide side, const ColoPacket *p)
 {
     ColoPacket *copy = colo_packet_hold(p);
 
     copy->flow = &f->flow;
-    age_append(&c->held[side], copy);
+    age_append(age_list(c, side, copy), copy);
     c->stats.held[side]++;
     c->stats.held_bytes[side] += copy->size;
     if (++f->count[side] == c->config.queue_size) {
@@ -92,7 +98,7 @@ ColoPacket *colo_compare_hold(ColoComparator *c, ColoCompareFlow *f, ColoSide si
 
 void colo_compare_drop(ColoComparator *c, ColoCompareFlow *f, ColoSide side, ColoPacket *p)
 {
-    age_unlink(&c->held[side], p);
+    age_unlink(age_list(c, side, p), p);
     c->stats.held[side]--;
     c->stats.held_bytes[side] -= p->size;
     if (f->count[side]-- == c->config.queue_size) {
@@ -130,7 +136,7 @@ static void settle(ColoComparator *c)
         colo_compare_release(c, f, p);
         colo_compare_drop(c, f, COLO_PRIMARY, p);
     }
-    while ((p = c->held[COLO_SECONDARY].oldest)) {
+    while ((p = c->held[COLO_SECONDARY].oldest) || (p = c->alone.oldest)) {
         ColoCompareFlow *f = (ColoCompareFlow *)p->flow;
 
         colo_queue_remove(&f->secondary, p);
@@ -183,12 +189,19 @@ void colo_comparator_set_comparing(ColoComparator *c, bool comparing)
     settle(c);
     colo_flow_table_clear(c->flows);
     memset(c->epochs_behind, 0, sizeof(c->epochs_behind));
+    c->secondary_early = false;
     c->comparing = comparing;
 }
 
 bool colo_comparator_is_comparing(const ColoComparator *c)
 {
     return c->comparing;
+}
+
+void colo_comparator_set_timeout(ColoComparator *c, int64_t timeout)
+{
+    g_assert(timeout > 0);
+    c->config.timeout = timeout;
 }
 
 /* Divergence */
@@ -223,23 +236,28 @@ void colo_comparator_checkpoint(ColoComparator *c)
 {
     settle(c);
     c->stats.checkpoints++;
-    for (int side = 0; side < COLO_SIDES; side++) {
-        c->epochs_behind[side] += c->marks_epochs[side];
-    }
+    c->epochs_behind[COLO_PRIMARY] += c->marks_epochs[COLO_PRIMARY];
+    c->epochs_behind[COLO_SECONDARY] += c->marks_epochs[COLO_SECONDARY] && !c->secondary_early;
+    c->secondary_early = false;
 }
 
 void colo_comparator_epoch(ColoComparator *c, ColoSide side)
 {
-    c->marks_epochs[side] = true;
     if (c->epochs_behind[side]) {
         c->epochs_behind[side]--;
+    } else if (side == COLO_SECONDARY && c->marks_epochs[side]) {
+        c->secondary_early = true;      /* it resumes before the frame tells us so */
+    } else if (side == COLO_PRIMARY) {
+        c->secondary_early = false;     /* it resumes after that: no word is on its way */
     }
+    c->marks_epochs[side] = true;
 }
 
 void colo_comparator_reconnected(ColoComparator *c, ColoSide side)
 {
     c->marks_epochs[side] = false;
     c->epochs_behind[side] = 0;
+    c->secondary_early = false;
 }
 
 /* Output from before the checkpoint that has been loaded already. */
@@ -251,7 +269,7 @@ static void old_epoch_packet(ColoComparator *c, ColoCompareFlow *f, ColoSide sid
     }
     colo_compare_release(c, f, p);
     if (p->class == COLO_CLASS_TCP) {
-        colo_compare_tcp_rebase(f);
+        colo_compare_tcp_extend_base(f);
     }
 }
 
@@ -308,11 +326,13 @@ bool colo_comparator_may_read(const ColoComparator *c, ColoSide side)
 int64_t colo_comparator_deadline(const ColoComparator *c)
 {
     const ColoPacket *oldest = c->held[COLO_PRIMARY].oldest;
+    const ColoPacket *alone = c->alone.oldest;
+    int64_t deadline = alone ? alone->arrival + c->config.timeout : INT64_MAX;
 
-    if (c->asked || !oldest) {
-        return INT64_MAX;
+    if (oldest && !c->asked) {
+        deadline = MIN(deadline, MIN(oldest->arrival + c->config.timeout, c->suspect_at));
     }
-    return MIN(oldest->arrival + c->config.timeout, c->suspect_at);
+    return deadline;
 }
 
 /* The datagrams whose grace has ended without their like; finds the next one whose grace will. */
@@ -320,7 +340,11 @@ static void check_suspects(ColoComparator *c, int64_t now)
 {
     c->suspect_at = INT64_MAX;
     for (ColoPacket *p = c->held[COLO_PRIMARY].oldest; p; p = p->newer) {
-        if (!p->suspect || p->matched) {
+        if (!p->suspected || p->matched) {
+            continue;
+        }
+        if (!((ColoCompareFlow *)p->flow)->secondary.head) {
+            p->suspected = false;       /* what the other side sent has found its like */
             continue;
         }
         if (p->suspect + COLO_DATAGRAM_GRACE <= now) {
@@ -345,8 +369,7 @@ void colo_comparator_tick(ColoComparator *c, int64_t now)
         check_suspects(c, now);
     }
     /* What the secondary alone has sent is no divergence: nobody has seen it.  It goes by age. */
-    while ((p = c->held[COLO_SECONDARY].oldest) && p->class == COLO_CLASS_DATAGRAM &&
-           p->arrival + c->config.timeout <= now) {
+    while ((p = c->alone.oldest) && p->arrival + c->config.timeout <= now) {
         ColoCompareFlow *f = (ColoCompareFlow *)p->flow;
 
         colo_queue_remove(&f->secondary, p);

@@ -51,7 +51,8 @@ static void suspect(ColoComparator *c, ColoCompareFlow *f, int64_t now)
 {
     ColoPacket *p = f->primary.head;
 
-    if (p && f->secondary.head && !p->suspect) {
+    if (p && f->secondary.head && !p->suspected) {
+        p->suspected = true;
         p->suspect = now;
         c->suspect_at = MIN(c->suspect_at, now + COLO_DATAGRAM_GRACE);
     }

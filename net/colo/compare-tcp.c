@@ -83,6 +83,13 @@ static bool compare_syn(ColoComparator *c, ColoCompareFlow *f, const ColoPacket 
     return true;
 }
 
+/* True for a SYN of a connection that has not been opened here yet. */
+static bool opens_anew(const ColoTcp *t, const ColoPacket *p)
+{
+    return (p->tcp_flags & (COLO_TCP_SYN | COLO_TCP_RST)) == COLO_TCP_SYN &&
+           !(t->primary_isn_set && t->primary_isn == p->seq);
+}
+
 /*
  * Moves `next` as far through the primary's @p as the secondary's stream allows.  Returns true once @p is
  * wholly compared.
@@ -93,6 +100,9 @@ static bool compare(ColoComparator *c, ColoCompareFlow *f, const ColoPacket *p)
 
     if (p->tcp_flags & COLO_TCP_RST || !colo_packet_seq_len(p)) {
         return true;
+    }
+    if (opens_anew(t, p)) {
+        return false;           /* its turn comes when what is held of the old connection has left */
     }
     if (!t->next_set) {
         t->next = p->seq;
@@ -162,8 +172,15 @@ static void release_front(ColoComparator *c, ColoCompareFlow *f, ColoPacket *p)
     g_free(head);
 }
 
+/* True if the held @p is compared in part: its front half may leave. */
+static bool has_front(const ColoTcp *t, const ColoPacket *p)
+{
+    return !(p->tcp_flags & COLO_TCP_RST) && !opens_anew(t, p) && t->next_set && colo_seq_after(t->next, p->seq) &&
+           colo_seq_before(t->next, p->seq_end) && gate_is_open(t, p);
+}
+
 /* Compares and releases as much as the two streams allow. */
-static void advance(ColoComparator *c, ColoCompareFlow *f)
+static void advance_queue(ColoComparator *c, ColoCompareFlow *f)
 {
     ColoTcp *t = &f->tcp;
     ColoPacket *p;
@@ -181,8 +198,7 @@ static void advance(ColoComparator *c, ColoCompareFlow *f)
             colo_compare_drop(c, f, COLO_PRIMARY, p);
         }
     }
-    if (p && p == t->frontier && p->held && t->next_set && colo_seq_after(t->next, p->seq) &&
-        colo_seq_before(t->next, p->seq_end) && gate_is_open(t, p)) {
+    if (p && p == t->frontier && p->held && has_front(t, p)) {
         release_front(c, f, p);
     }
 }
@@ -193,9 +209,6 @@ static void primary_opens(ColoComparator *c, ColoCompareFlow *f, const ColoPacke
     ColoTcp *t = &f->tcp;
     ColoPacket *old;
 
-    if (t->primary_isn_set && t->primary_isn == p->seq) {
-        return;
-    }
     while ((old = f->secondary.head)) {
         colo_queue_remove(&f->secondary, old);
         colo_compare_drop(c, f, COLO_SECONDARY, old);
@@ -210,16 +223,23 @@ static void primary_opens(ColoComparator *c, ColoCompareFlow *f, const ColoPacke
     colo_flow_reopen(c->flows, &f->flow);
 }
 
+/* The same, from one connection on this flow to the next.  Nothing borrowed may be in the secondary's queue. */
+static void advance(ColoComparator *c, ColoCompareFlow *f)
+{
+    advance_queue(c, f);
+    while (f->primary.head && f->primary.head == f->tcp.frontier && opens_anew(&f->tcp, f->primary.head)) {
+        primary_opens(c, f, f->primary.head);
+        advance_queue(c, f);
+    }
+}
+
 static void primary_packet(ColoComparator *c, ColoCompareFlow *f, ColoPacket *p)
 {
     ColoTcp *t = &f->tcp;
     ColoPacket *held;
 
-    if (p->tcp_flags & COLO_TCP_SYN) {
-        primary_opens(c, f, p);
-    }
-    if (f->primary.head && colo_packet_seq_len(p) && !(p->tcp_flags & COLO_TCP_RST) && t->next_set &&
-        !colo_seq_after(p->seq_end, t->next) && gate_is_open(t, p)) {
+    if (f->primary.head && colo_packet_seq_len(p) && !(p->tcp_flags & COLO_TCP_RST) && !opens_anew(t, p) &&
+        t->next_set && !colo_seq_after(p->seq_end, t->next) && gate_is_open(t, p)) {
         colo_compare_release(c, f, p);      /* a repetition */
         return;
     }
@@ -238,6 +258,8 @@ static void primary_packet(ColoComparator *c, ColoCompareFlow *f, ColoPacket *p)
     if (t->frontier == p) {
         t->frontier = held;
         advance(c, f);                      /* now it can be cut */
+    } else if (t->frontier && has_front(t, held)) {
+        release_front(c, f, held);          /* a repetition, with what is not compared yet behind it */
     }
     if (t->secondary_rst && f->primary.tail == held && !(p->tcp_flags & COLO_TCP_RST)) {
         colo_compare_diverged(c, COLO_REASON_SECONDARY_RESET, f);
@@ -287,12 +309,13 @@ static void secondary_packet(ColoComparator *c, ColoCompareFlow *f, ColoPacket *
     if (positioned) {
         colo_stream_insert(&f->secondary, p);
     }
-    advance(c, f);
+    advance_queue(c, f);
     if (positioned && !(t->next_set && !colo_seq_after(p->seq_end, t->next))) {
         colo_queue_replace(&f->secondary, p, colo_compare_hold(c, f, COLO_SECONDARY, p));
     } else {
         colo_count(&c->stats.discarded, p->size);
     }
+    advance(c, f);
     if (t->secondary_rst && f->primary.head && !(f->primary.head->tcp_flags & COLO_TCP_RST)) {
         colo_compare_diverged(c, COLO_REASON_SECONDARY_RESET, f);
     }
@@ -313,6 +336,9 @@ void colo_compare_tcp_released(ColoComparator *c, ColoCompareFlow *f, const Colo
 
     if (t->frontier == p) {
         t->frontier = NULL;     /* everything leaves: an epoch ends */
+    }
+    if (opens_anew(t, p)) {
+        primary_opens(c, f, p);
     }
     if (!(p->tcp_flags & COLO_TCP_RST)) {
         raise_to(&t->primary_end, p->seq_end, t->primary_end_set);
@@ -338,4 +364,21 @@ void colo_compare_tcp_rebase(ColoCompareFlow *f)
     t->secondary_isn_set = false;
     t->secondary_syn = false;
     t->secondary_rst = false;
+}
+
+void colo_compare_tcp_extend_base(ColoCompareFlow *f)
+{
+    ColoTcp *t = &f->tcp;
+
+    if (t->primary_end_set) {
+        raise_to(&t->next, t->primary_end, t->next_set);
+        t->next_set = true;
+    }
+    if (t->primary_ack_set) {
+        raise_to(&t->secondary_ack, t->primary_ack, t->secondary_ack_set);
+        t->secondary_ack_set = true;
+    }
+    if (t->primary_isn_set && t->secondary_isn_set && t->secondary_isn == t->primary_isn) {
+        t->secondary_syn = false;       /* it repeats the primary's own */
+    }
 }

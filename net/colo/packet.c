@@ -48,7 +48,8 @@
 #define TCP_OPTION_NOP 1
 #define TCP_OPTION_TIMESTAMPS 8
 #define TCP_OPTION_TIMESTAMPS_LEN 10
-#define TCP_CHECKSUM 16             /* offset of the field in the header */
+#define TCP_CHECKSUM 16             /* offsets of fields in the header */
+#define TCP_URGENT 18
 #define UDP_HEADER 8
 
 /* struct virtio_net_hdr (VIRTIO 1.2, section 5.1.6): offsets and bits.  Little-endian. */
@@ -380,6 +381,14 @@ uint32_t colo_packet_cut(ColoPacket *p, uint32_t len, uint8_t *head)
     p->payload_len -= bytes;
     p->tcp_flags = flags & (uint8_t)~COLO_TCP_SYN;
     p->seq += len;
+    if (flags & COLO_TCP_URG) {
+        uint32_t urgent = colo_get_be16(data + p->l4 + TCP_URGENT);     /* counts from the segment's beginning */
+
+        if (urgent <= len) {
+            p->tcp_flags &= (uint8_t)~COLO_TCP_URG;
+        }
+        colo_put_be16(data + p->l4 + TCP_URGENT, (uint16_t)(urgent > len ? urgent - len : 0));
+    }
     data[p->l4 + 13] = p->tcp_flags;
     colo_put_be32(data + p->l4 + 4, p->seq);
     finish_segment(p, data, p->payload_len);

@@ -59,14 +59,28 @@ typedef struct {
 
 struct ColoRewriter {
     ColoFlowTable *flows;
+    uint32_t needed;        /* flows that are mapped, or may come to be */
     bool failed_over;
 };
+
+/* Whether the flow's state has anything to map.  Before a failover, one without the guest's number may get it yet. */
+static bool is_needed(const RewriteFlow *flow)
+{
+    return flow->secondary_isn_set && !(flow->mapped && !flow->offset);
+}
+
+static void flow_gone(ColoFlow *flow, void *opaque)
+{
+    ColoRewriter *r = opaque;
+
+    r->needed -= is_needed((RewriteFlow *)flow);
+}
 
 ColoRewriter *colo_rewriter_new(const uint8_t secret[16])
 {
     ColoRewriter *r = g_new0(ColoRewriter, 1);
 
-    r->flows = colo_flow_table_new(sizeof(RewriteFlow), secret, IDLE_LIFETIME, CLOSED_LIFETIME, NULL, NULL, NULL);
+    r->flows = colo_flow_table_new(sizeof(RewriteFlow), secret, IDLE_LIFETIME, CLOSED_LIFETIME, NULL, flow_gone, r);
     return r;
 }
 
@@ -101,9 +115,11 @@ static void guest_opens(ColoRewriter *r, const ColoFlowKey *key, RewriteFlow *fl
     if (!flow || (flow->secondary_isn_set && flow->secondary_isn == p->seq)) {
         return;
     }
+    r->needed -= is_needed(flow);
     flow->mapped = flow->guest_fin = flow->peer_fin = false;
     flow->secondary_isn = p->seq;
     flow->secondary_isn_set = !r->failed_over;
+    r->needed += is_needed(flow);
     if (r->failed_over) {
         colo_flow_close(r->flows, &flow->flow);     /* there is one copy of the new one only */
     } else {
@@ -116,7 +132,10 @@ static ColoRewrite from_guest(ColoRewriter *r, const ColoFlowKey *key, RewriteFl
 {
     if (p->tcp_flags & COLO_TCP_SYN) {
         guest_opens(r, key, flow, p, now);
-        return (ColoRewrite) { COLO_REWRITE_NOTHING, 0 };
+        /* Before a failover the comparator expects the guest's own number, afterwards the client the primary's. */
+        if (!r->failed_over) {
+            return (ColoRewrite) { COLO_REWRITE_NOTHING, 0 };
+        }
     }
     if (!flow) {
         return (ColoRewrite) { COLO_REWRITE_NOTHING, 0 };
@@ -143,8 +162,10 @@ static ColoRewrite to_guest(ColoRewriter *r, const ColoFlowKey *key, RewriteFlow
     if (!flow->mapped && flow->secondary_isn_set && p->tcp_flags & COLO_TCP_ACK) {
         uint32_t primary_isn = p->ack - 1;
 
+        r->needed -= is_needed(flow);
         flow->offset = flow->secondary_isn - primary_isn;
         flow->mapped = true;
+        r->needed += is_needed(flow);
     }
     note_end(r, flow, p, COLO_TO_GUEST);
     if (!flow->mapped || !flow->offset || !(p->tcp_flags & COLO_TCP_ACK)) {
@@ -237,7 +258,7 @@ void colo_rewriter_failover(ColoRewriter *r)
 
 bool colo_rewriter_is_done(const ColoRewriter *r)
 {
-    return r->failed_over && !colo_flow_count(r->flows);
+    return r->failed_over && !r->needed;
 }
 
 uint32_t colo_rewriter_flows(const ColoRewriter *r)

@@ -51,6 +51,11 @@ void colo_wire_reader_reset(ColoWireReader *reader)
     reader->ended = false;
 }
 
+bool colo_wire_reader_is_amid(const ColoWireReader *reader)
+{
+    return reader->filled;
+}
+
 /* What is known of a packet from the @len bytes of its beginning. */
 typedef struct {
     uint32_t header;        /* bytes before the packet */
@@ -75,9 +80,14 @@ static Beginning look(const ColoWireReader *reader, const uint8_t *bytes, size_t
     }
     if (reader->vnet && len >= 8) {
         b.vnet_len = colo_get_be32(bytes + 4);
-        if (b.vnet_len > COLO_VNET_HDR_MAX || b.vnet_len > b.size || b.size - b.vnet_len > COLO_FRAME_MAX) {
+        if (b.vnet_len > COLO_VNET_HDR_MAX || b.vnet_len > b.size) {
             b.possible = false;
             b.bad = b.vnet_len;
+            return b;
+        }
+        if (b.size - b.vnet_len > COLO_FRAME_MAX) {
+            b.possible = false;
+            b.bad = b.size;
             return b;
         }
     }

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import lzma
-import os
 import re
 import shutil
 import struct

@@ -44,6 +44,8 @@ def steps_7_2(root: Path) -> tuple[Step, ...]:
     headers = _found(root, "include/net/*.h", "include/net/colo/*.h")
     qtests = _found(root, "tests/qtest/colo-*.[ch]")
     qtest_names = [Path(name).stem for name in qtests if name.endswith("-test.c")]
+    shared = [Path(name).name for name in qtests
+              if name.endswith(".c") and not name.endswith("-test.c")]
     added = [Path(name).name for name in objects
              if name.endswith(".c") and name not in REPLACED_7_2]
 
@@ -167,6 +169,9 @@ ERST
                        text="qtests_i386 += [\n"
                             + "".join(f"  '{name}',\n" for name in qtest_names)
                             + "]\n\n"),
+                # What our tests share is linked to each.
+                Insert("tests/qtest/meson.build", "'cdrom-test': files('boot-sector.c'),",
+                       text="".join(f"  '{name}': files({shared!r}),\n" for name in qtest_names)),
             )))
     return tuple(steps)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The demo's story: a download survives the death of the primary."""
+"""The demo's story: a download survives checkpoints and the death of the primary."""
 
 import time
 import unittest
@@ -22,6 +22,24 @@ class DownloadTest(PairTest):
         self.assertLess(download.gap(killed), 5.0)
         self.assert_complete(self.download(1_000_000, seed=1))
         self.assert_guests_well()
+
+    def crosses(self, **options) -> None:
+        """Checkpoints in mid-download cost milliseconds; output held until the timeout, seconds."""
+        pair = self.start(checkpoint_delay=300, **options)
+        download = self.download(SIZE * 2)
+        self.assert_complete(download)
+        self.assertGreater(pair.checkpoints(), 1)
+        self.assertLess(download.gap(0), 1.5, f"logs: {pair.directory}")
+        self.assert_guests_well()
+
+    def test_download_crosses_checkpoints_virtio_net(self) -> None:
+        self.crosses(device="virtio-net-pci")
+
+    def test_download_crosses_checkpoints_e1000(self) -> None:
+        self.crosses(device="e1000")
+
+    def test_download_crosses_checkpoints_rtl8139(self) -> None:
+        self.crosses(device="rtl8139")
 
     def test_download_survives_virtio_net(self) -> None:
         self.survives(device="virtio-net-pci")

@@ -75,6 +75,14 @@ uint32_t test_seed(const char *test)
     return seed;
 }
 
+/* Undefined behaviour fails the test, as a wrong access does.  Called by the sanitizer, if there is one. */
+const char *__ubsan_default_options(void);
+
+const char *__ubsan_default_options(void)
+{
+    return "halt_on_error=1:print_stacktrace=1";
+}
+
 int run_suite(Suite *suite)
 {
     SRunner *runner = srunner_create(suite);

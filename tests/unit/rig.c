@@ -13,7 +13,7 @@ static void on_release(const uint8_t *frame, uint32_t size, uint32_t vnet_len, v
     Rig *rig = opaque;
     Released *r = g_new(Released, 1);
 
-    r->data = g_malloc(size);
+    r->data = g_malloc(size + !size);
     memcpy(r->data, frame, size);
     r->size = size;
     r->vnet_len = vnet_len;

@@ -226,11 +226,12 @@ START_TEST(one_question_per_epoch)
     for (int epoch = 1; epoch <= 3; epoch++) {
         for (uint16_t flow = 1; flow <= 20; flow++) {
             Shape s = { .peer_port = flow };
+            uint32_t seq = (uint32_t)epoch * 4;
 
             /* Every reason there is, in every flow. */
-            rig_give(rig, COLO_PRIMARY, frame_tcp(&s, 1, 1, ACK, NULL, 0, "ours", 4));
-            rig_give(rig, COLO_SECONDARY, frame_tcp(&s, 1, 1, ACK, NULL, 0, "them", 4));
-            rig_give(rig, COLO_SECONDARY, frame_tcp(&s, 1, 1, RST, NULL, 0, NULL, 0));
+            rig_give(rig, COLO_PRIMARY, frame_tcp(&s, seq, 1, ACK, NULL, 0, "ours", 4));
+            rig_give(rig, COLO_SECONDARY, frame_tcp(&s, seq, 1, ACK, NULL, 0, "them", 4));
+            rig_give(rig, COLO_SECONDARY, frame_tcp(&s, seq, 1, RST, NULL, 0, NULL, 0));
             rig_give(rig, COLO_PRIMARY, frame_udp(&s, "ours", 4));
             rig_give(rig, COLO_SECONDARY, frame_udp(&s, "them", 4));
             colo_comparator_peer_lost(rig->c);
@@ -792,6 +793,32 @@ START_TEST(mark_overtakes_the_word_of_the_checkpoint)
 }
 END_TEST
 
+/* Guests may resume without a checkpoint, too; marks that mean none must not count for long. */
+START_TEST(mark_without_a_checkpoint)
+{
+    Rig *rig = rig_in_the_middle(100);
+
+    for (int epoch = 0; epoch < 3; epoch++) {
+        rig_epoch(rig, COLO_SECONDARY);
+        rig_epoch(rig, COLO_PRIMARY);
+        if (epoch) {
+            rig_epoch(rig, COLO_SECONDARY);
+            rig_epoch(rig, COLO_PRIMARY);
+        }
+        rig_checkpoint(rig);
+        secondary(rig, ACK, 100 + 3 * (uint32_t)epoch, CLIENT, "old");
+        primary(rig, ACK, 100 + 3 * (uint32_t)epoch, CLIENT, "old");
+        rig_expect(rig, ACK, 100 + 3 * (uint32_t)epoch, 3);
+        ck_assert_uint_eq(rig_held(rig, COLO_SECONDARY), 0);
+        rig_expect_nothing(rig);
+    }
+    rig_epoch(rig, COLO_SECONDARY);
+    rig_epoch(rig, COLO_PRIMARY);
+    expect_comparing(rig, 109);
+    rig_free(rig);
+}
+END_TEST
+
 START_TEST(switching_on_again_is_a_new_epoch)
 {
     Rig *rig = rig_in_the_middle(100);
@@ -944,6 +971,7 @@ int main(void)
     tcase_add_test(tc, without_marks_a_checkpoint_is_the_border);
     tcase_add_test(tc, reconnected_without_marks);
     tcase_add_test(tc, mark_overtakes_the_word_of_the_checkpoint);
+    tcase_add_test(tc, mark_without_a_checkpoint);
     tcase_add_test(tc, switching_on_again_is_a_new_epoch);
     suite_add_tcase(suite, tc);
     return run_suite(suite);

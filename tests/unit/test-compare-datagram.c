@@ -193,13 +193,14 @@ START_TEST(every_order_of_four)
             continue;
         }
         for (int mix = 0; mix < 256; mix++) {
-            Rig *rig = rig_new();
             int given = 0, released = 0, got = 0;
             bool seen[4] = { false };
+            Rig *rig;
 
             if (__builtin_popcount((unsigned int)mix) != 4) {
                 continue;
             }
+            rig = rig_new();
             for (int step = 0; step < 8; step++) {
                 if (mix >> step & 1) {
                     rig_udp(rig, COLO_PRIMARY, text[given++]);

@@ -1012,6 +1012,48 @@ START_TEST(port_reuse_with_old_output_held)
 }
 END_TEST
 
+/* The new SYN's turn comes when the old output has left, also when that comes out of one segment with more in it. */
+START_TEST(port_reuse_behind_old_output)
+{
+    static const uint32_t isns[] = { 0x1000, 0x70000000, 0x80000900, 0x90000000, 0xfffffff0 };
+
+    for (guint i = 0; i < G_N_ELEMENTS(isns); i++) {
+        Rig *rig = rig_open(0x900);
+
+        primary(rig, ACK | FIN, 0x900, CLIENT, "old");
+        primary(rig, SYN, isns[i], 0, "");
+        primary(rig, SYN, isns[i], 0, "");
+        rig_expect_nothing(rig);
+        secondary(rig, ACK, 0x900, CLIENT, "ol");
+        rig_expect(rig, ACK, 0x900, 2);
+        rig_expect_nothing(rig);
+        secondary(rig, ACK, 0x908, CLIENT, "never said by the primary");
+        secondary(rig, ACK | FIN, 0x902, CLIENT, "d");
+        rig_expect(rig, ACK | FIN, 0x902, 1);
+        rig_expect_nothing(rig);
+        secondary(rig, SYN, 4, 0, "");
+        rig_expect(rig, SYN, isns[i], 0);
+        rig_expect(rig, SYN, isns[i], 0);
+        primary(rig, ACK, isns[i] + 1, CLIENT + 77, "new");
+        secondary(rig, ACK, isns[i] + 1, CLIENT + 77, "new");
+        rig_expect(rig, ACK, isns[i] + 1, 3);
+        rig_end_well(rig);
+
+        /* The secondary's one segment ends the wait and reaches beyond it. */
+        rig = rig_open(0x900);
+        primary(rig, ACK, 0x900, CLIENT, "old");
+        primary(rig, SYN, isns[i], 0, "");
+        secondary(rig, ACK, 0x900, CLIENT, "old and more");
+        rig_expect(rig, ACK, 0x900, 3);
+        rig_expect_nothing(rig);
+        ck_assert_uint_eq(rig_held(rig, COLO_SECONDARY), 0);
+        secondary(rig, SYN, 4, 0, "");
+        rig_expect(rig, SYN, isns[i], 0);
+        rig_end_well(rig);
+    }
+}
+END_TEST
+
 /* RST */
 
 START_TEST(rst_waits_for_the_secondary)
@@ -1464,6 +1506,7 @@ int main(void)
     tcase_add_test(tc, simultaneous_open);
     tcase_add_test(tc, port_reuse);
     tcase_add_test(tc, port_reuse_with_old_output_held);
+    tcase_add_test(tc, port_reuse_behind_old_output);
     tcase_add_test(tc, rst_waits_for_the_secondary);
     tcase_add_test(tc, rst_from_a_closed_port);
     tcase_add_test(tc, rst_does_not_overtake);

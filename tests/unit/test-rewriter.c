@@ -1,1 +1,955 @@
-int main(void) { return 0; }
+/*
+ * Tests of rewriter.c
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "frames.h"
+#include "net/colo/rewriter.h"
+
+#include <string.h>
+
+#define SECOND (1000 * 1000 * 1000LL)
+
+/* The client's numbers; the two guests' initial sequence numbers are each test's own. */
+#define CLIENT 7000u
+
+static const uint8_t secret[16] = "rewriter secret";
+
+/* Pairs of initial sequence numbers: the primary's, the secondary's. */
+static const uint32_t isns[][2] = {
+    { 1000, 2000 },
+    { 2000, 1000 },
+    { 0xfffffff0, 5 },
+    { 5, 0xfffffff0 },
+    { UINT32_MAX, 0 },
+    { 0, UINT32_MAX },
+    { 0x7fffffff, 0x80000000 },
+    { 0x80000000, 0 },
+    { 0, 0 },
+    { 12345, 12345 },
+};
+
+typedef struct {
+    ColoRewriter *r;
+    int64_t now;
+    Shape shape;            /* of all frames; to_guest is set for each */
+    uint8_t *data;          /* of the last frame */
+    uint32_t size;
+    ColoRewrite did;
+} Bench;
+
+static Bench bench_new(void)
+{
+    return (Bench) { .r = colo_rewriter_new(secret), .now = 1000 * SECOND };
+}
+
+static void bench_end(Bench *b)
+{
+    colo_rewriter_free(b->r);
+    g_free(b->data);
+}
+
+/* Passes @f through the rewriter and takes it apart again. */
+static Seen pass_frame(Bench *b, ColoDirection direction, Frame *f)
+{
+    ColoPacket p;
+    uint8_t *before = g_malloc(f->size);
+    Seen seen;
+
+    memcpy(before, f->data, f->size);
+    ck_assert(colo_packet_parse(&p, f->data, f->size, f->vnet_len));
+    b->did = colo_rewriter_look(b->r, direction, &p, b->now);
+    ck_assert_mem_eq(before, f->data, f->size);     /* looking changes nothing */
+    colo_rewrite(&p, b->did);
+    if (b->did.kind == COLO_REWRITE_NOTHING) {
+        ck_assert_mem_eq(before, f->data, f->size);
+    } else if (f->vnet_len && f->data[0] & VNET_NEEDS_CSUM) {
+        ck_assert_mem_eq(before + f->l4 + 16, f->data + f->l4 + 16, 2);
+    }
+    g_free(before);
+    g_free(b->data);
+    b->data = f->data;
+    b->size = f->size;
+    seen = frame_check(f->data, f->size, f->vnet_len);
+    g_free(f);
+    return seen;
+}
+
+/* From the guest; returns the sequence number that comes out. */
+static uint32_t out(Bench *b, uint8_t flags, uint32_t seq, uint32_t ack, uint32_t len)
+{
+    uint8_t *payload = bytes_of(seq, len);
+    Seen seen;
+
+    b->shape.to_guest = false;
+    seen = pass_frame(b, COLO_FROM_GUEST, frame_tcp(&b->shape, seq, ack, flags, NULL, 0, payload, len));
+    ck_assert_uint_eq(seen.ack, flags & ACK ? ack : 0);     /* acknowledges the client: nobody's to change */
+    ck_assert_uint_eq(seen.flags, flags);
+    ck_assert_uint_eq(seen.len, len);
+    ck_assert_mem_eq(seen.payload, payload, len);
+    g_free(payload);
+    return seen.seq;
+}
+
+/* From the client; returns the acknowledgement number that comes out. */
+static uint32_t in(Bench *b, uint8_t flags, uint32_t seq, uint32_t ack, uint32_t len)
+{
+    uint8_t *payload = bytes_of(seq, len);
+    Seen seen;
+
+    b->shape.to_guest = true;
+    seen = pass_frame(b, COLO_TO_GUEST, frame_tcp(&b->shape, seq, ack, flags, NULL, 0, payload, len));
+    ck_assert_uint_eq(seen.seq, seq);
+    ck_assert_uint_eq(seen.flags, flags);
+    ck_assert_uint_eq(seen.len, len);
+    ck_assert_mem_eq(seen.payload, payload, len);
+    g_free(payload);
+    return seen.ack;
+}
+
+/* The client connects to the guest. */
+static void open_passive(Bench *b, uint32_t primary_isn, uint32_t secondary_isn)
+{
+    in(b, SYN, CLIENT, 0, 0);
+    ck_assert_uint_eq(out(b, SYN | ACK, secondary_isn, CLIENT + 1, 0), secondary_isn);
+    ck_assert_uint_eq(in(b, ACK, CLIENT + 1, primary_isn + 1, 0), secondary_isn + 1);
+}
+
+/* The guest connects to the client, which answers what it has seen: the primary's SYN. */
+static void open_active(Bench *b, uint32_t primary_isn, uint32_t secondary_isn)
+{
+    ck_assert_uint_eq(out(b, SYN, secondary_isn, 0, 0), secondary_isn);
+    ck_assert_uint_eq(in(b, SYN | ACK, CLIENT, primary_isn + 1, 0), secondary_isn + 1);
+}
+
+/* Everything is mapped, in both directions. */
+static void check_mapped(Bench *b, uint32_t primary_isn, uint32_t secondary_isn)
+{
+    for (uint32_t i = 1; i < 2000; i += 333) {
+        ck_assert_uint_eq(out(b, ACK | PSH, secondary_isn + i, CLIENT + 1, 33), primary_isn + i);
+        ck_assert_uint_eq(in(b, ACK, CLIENT + 1, primary_isn + i + 33, 5), secondary_isn + i + 33);
+    }
+}
+
+/* Nothing is. */
+static void check_untouched(Bench *b)
+{
+    ck_assert_uint_eq(out(b, ACK, 100, CLIENT, 3), 100);
+    ck_assert_int_eq(b->did.kind, COLO_REWRITE_NOTHING);
+    ck_assert_uint_eq(in(b, ACK, CLIENT, 103, 3), 103);
+    ck_assert_int_eq(b->did.kind, COLO_REWRITE_NOTHING);
+}
+
+START_TEST(passive_open)
+{
+    for (guint i = 0; i < G_N_ELEMENTS(isns); i++) {
+        Bench b = bench_new();
+
+        open_passive(&b, isns[i][0], isns[i][1]);
+        check_mapped(&b, isns[i][0], isns[i][1]);
+        bench_end(&b);
+    }
+}
+END_TEST
+
+START_TEST(active_open)
+{
+    for (guint i = 0; i < G_N_ELEMENTS(isns); i++) {
+        Bench b = bench_new();
+
+        open_active(&b, isns[i][0], isns[i][1]);
+        check_mapped(&b, isns[i][0], isns[i][1]);
+        bench_end(&b);
+    }
+}
+END_TEST
+
+START_TEST(every_kind_of_frame)
+{
+    static const Shape shapes[] = {
+        { .ipv6 = true },
+        { .vlans = 1, .vlan = { 7 } },
+        { .ip_options = 8 },
+        { .ipv6 = true, .extensions = 16 },
+        { .vnet_len = 12 },
+        { .vnet_len = 12, .needs_csum = true },
+        { .vnet_len = 20, .needs_csum = true, .ipv6 = true, .gso_type = GSO_TCPV6, .gso_size = 10 },
+        { .pad_to = 120, .padding = 0xdd },
+    };
+
+    for (guint s = 0; s < G_N_ELEMENTS(shapes); s++) {
+        Bench b = bench_new();
+
+        b.shape = shapes[s];
+        open_passive(&b, 0xffffff00, 77);
+        check_mapped(&b, 0xffffff00, 77);
+        out(&b, ACK, 88, CLIENT, 60000);        /* an offload frame */
+        bench_end(&b);
+    }
+}
+END_TEST
+
+START_TEST(other_traffic)
+{
+    Bench b = bench_new();
+    Shape s = { 0 };
+    Frame *f;
+    ColoPacket p;
+
+    check_untouched(&b);        /* a connection from before COLO */
+    ck_assert_uint_eq(colo_rewriter_flows(b.r), 0);
+    f = frame_udp(&s, "SYN", 3);
+    colo_packet_parse(&p, f->data, f->size, 0);
+    ck_assert_int_eq(colo_rewriter_look(b.r, COLO_FROM_GUEST, &p, 0).kind, COLO_REWRITE_NOTHING);
+    frame_free(f);
+    s.fragment = 0x2000;
+    f = frame_tcp(&s, 1, 1, SYN, NULL, 0, NULL, 0);
+    colo_packet_parse(&p, f->data, f->size, 0);
+    ck_assert_int_eq(colo_rewriter_look(b.r, COLO_FROM_GUEST, &p, 0).kind, COLO_REWRITE_NOTHING);
+    frame_free(f);
+    ck_assert_uint_eq(colo_rewriter_flows(b.r), 0);
+    bench_end(&b);
+}
+END_TEST
+
+START_TEST(connections_do_not_mix)
+{
+    Bench b = bench_new();
+
+    open_passive(&b, 1000, 2000);
+    b.shape.peer_port = 1;
+    check_untouched(&b);
+    open_active(&b, 50, 10);
+    check_mapped(&b, 50, 10);
+    b.shape.peer_port = 0;
+    check_mapped(&b, 1000, 2000);
+    b.shape.vlans = 1;
+    b.shape.vlan[0] = 5;
+    check_untouched(&b);
+    bench_end(&b);
+}
+END_TEST
+
+/* SYNs */
+
+START_TEST(repeated_handshake)
+{
+    Bench b = bench_new();
+
+    in(&b, SYN, CLIENT, 0, 0);
+    in(&b, SYN, CLIENT, 0, 0);
+    out(&b, SYN | ACK, 2000, CLIENT + 1, 0);
+    in(&b, SYN, CLIENT, 0, 0);
+    out(&b, SYN | ACK, 2000, CLIENT + 1, 0);
+    in(&b, ACK, CLIENT + 1, 1001, 0);
+    out(&b, SYN | ACK, 2000, CLIENT + 1, 0);    /* its ACK was lost on the way */
+    in(&b, ACK, CLIENT + 1, 1001, 0);
+    check_mapped(&b, 1000, 2000);
+    bench_end(&b);
+}
+END_TEST
+
+/* The client's first acknowledgement comes on data. */
+START_TEST(handshake_ends_with_data)
+{
+    Bench b = bench_new();
+
+    in(&b, SYN, CLIENT, 0, 0);
+    out(&b, SYN | ACK, 2000, CLIENT + 1, 0);
+    ck_assert_uint_eq(in(&b, ACK | PSH, CLIENT + 1, 1001, 100), 2001);
+    check_mapped(&b, 1000, 2000);
+    bench_end(&b);
+}
+END_TEST
+
+/* The client has the primary's SYN-ACK before the secondary has made one. */
+START_TEST(ack_overtakes_the_syn_ack)
+{
+    Bench b = bench_new();
+
+    in(&b, SYN, CLIENT, 0, 0);
+    in(&b, ACK, CLIENT + 1, 1001, 0);
+    ck_assert_uint_eq(out(&b, SYN | ACK, 2000, CLIENT + 1, 0), 2000);
+    ck_assert_uint_eq(in(&b, ACK, CLIENT + 1, 1001, 10), 2001);
+    check_mapped(&b, 1000, 2000);
+    bench_end(&b);
+}
+END_TEST
+
+/* An old SYN on a connection that is alive: the guest answers with a mere acknowledgement. */
+START_TEST(duplicate_syn_on_a_live_connection)
+{
+    Bench b = bench_new();
+
+    open_passive(&b, 1000, 2000);
+    check_mapped(&b, 1000, 2000);
+    in(&b, SYN, CLIENT, 0, 0);
+    ck_assert_uint_eq(out(&b, ACK, 2500, CLIENT + 1, 0), 1500);
+    in(&b, SYN, CLIENT + 99999, 0, 0);
+    ck_assert_uint_eq(out(&b, ACK, 2500, CLIENT + 1, 0), 1500);
+    check_mapped(&b, 1000, 2000);
+    bench_end(&b);
+}
+END_TEST
+
+/* The same on one that a checkpoint has made an ordinary one. */
+START_TEST(duplicate_syn_on_an_ordinary_connection)
+{
+    Bench b = bench_new();
+
+    open_passive(&b, 1000, 2000);
+    colo_rewriter_checkpoint(b.r);
+    check_untouched(&b);
+    in(&b, SYN, CLIENT, 0, 0);
+    ck_assert_uint_eq(out(&b, ACK, 100, CLIENT, 0), 100);
+    check_untouched(&b);
+    check_untouched(&b);
+    bench_end(&b);
+}
+END_TEST
+
+START_TEST(simultaneous_open)
+{
+    Bench b = bench_new();
+
+    out(&b, SYN, 2000, 0, 0);
+    in(&b, SYN, CLIENT, 0, 0);
+    ck_assert_uint_eq(out(&b, SYN | ACK, 2000, CLIENT + 1, 0), 2000);
+    ck_assert_uint_eq(in(&b, SYN | ACK, CLIENT, 1001, 0), 2001);
+    check_mapped(&b, 1000, 2000);
+    bench_end(&b);
+}
+END_TEST
+
+START_TEST(port_reuse)
+{
+    for (guint i = 0; i < G_N_ELEMENTS(isns); i++) {
+        Bench b = bench_new();
+
+        open_passive(&b, 777777, 888888);
+        out(&b, FIN | ACK, 888889, CLIENT + 1, 0);
+        in(&b, FIN | ACK, CLIENT + 1, 777779, 0);
+        out(&b, ACK, 888890, CLIENT + 2, 0);
+        /* In TIME-WAIT the client opens it again, or the guest does. */
+        if (i % 2) {
+            in(&b, SYN, CLIENT + 5000, 0, 0);
+            /* Until the guest has answered, it may still repeat its last segments. */
+            ck_assert_uint_eq(out(&b, ACK, 888890, CLIENT + 2, 0), 777779);
+            ck_assert_uint_eq(out(&b, SYN | ACK, isns[i][1], CLIENT + 5001, 0), isns[i][1]);
+            ck_assert_uint_eq(in(&b, ACK, CLIENT + 5001, isns[i][0] + 1, 0), isns[i][1] + 1);
+        } else {
+            open_active(&b, isns[i][0], isns[i][1]);
+        }
+        check_mapped(&b, isns[i][0], isns[i][1]);
+        b.now += 1000 * SECOND;         /* it is open again, and does not age as a closed one */
+        check_mapped(&b, isns[i][0], isns[i][1]);
+        bench_end(&b);
+    }
+}
+END_TEST
+
+/* RST */
+
+START_TEST(rst_from_the_guest)
+{
+    Bench b = bench_new();
+
+    open_passive(&b, 1000, 2000);
+    ck_assert_uint_eq(out(&b, RST, 2001, 0, 0), 1001);
+    ck_assert_uint_eq(out(&b, RST | ACK, 2001, CLIENT + 1, 0), 1001);
+    bench_end(&b);
+}
+END_TEST
+
+START_TEST(rst_from_the_client)
+{
+    Bench b = bench_new();
+
+    open_passive(&b, 1000, 2000);
+    ck_assert_uint_eq(in(&b, RST, CLIENT + 1, 0, 0), 0);    /* acknowledges nothing: nothing to map */
+    ck_assert_uint_eq(in(&b, RST | ACK, CLIENT + 1, 1001, 0), 2001);
+    bench_end(&b);
+}
+END_TEST
+
+/* The client refuses: RST|ACK of the primary's SYN, which the secondary believes only if it names its own. */
+START_TEST(rst_ack_to_an_active_open)
+{
+    for (guint i = 0; i < G_N_ELEMENTS(isns); i++) {
+        Bench b = bench_new();
+
+        out(&b, SYN, isns[i][1], 0, 0);
+        ck_assert_uint_eq(in(&b, RST | ACK, 0, isns[i][0] + 1, 0), isns[i][1] + 1);
+        bench_end(&b);
+    }
+}
+END_TEST
+
+/* A closed port, tried again until it is open. */
+START_TEST(rst_ack_to_a_passive_open)
+{
+    Bench b = bench_new();
+
+    for (uint32_t i = 0; i < 3; i++) {
+        in(&b, SYN, CLIENT + i, 0, 0);
+        ck_assert_uint_eq(out(&b, RST | ACK, 0, CLIENT + i + 1, 0), 0);
+    }
+    open_passive(&b, 1000, 2000);
+    check_mapped(&b, 1000, 2000);
+    bench_end(&b);
+}
+END_TEST
+
+/* Selective acknowledgements */
+
+static uint32_t put_sack(uint8_t *options, uint32_t before, int blocks, uint32_t first)
+{
+    uint32_t len = before;
+
+    memset(options, 1, before);
+    options[len++] = 5;
+    options[len++] = (uint8_t)(2 + 8 * blocks);
+    for (int i = 0; i < 2 * blocks; i++) {
+        put32(options + len, first + (uint32_t)i * 1000);
+        len += 4;
+    }
+    return len;
+}
+
+START_TEST(sack_blocks_at_any_offset)
+{
+    static const Shape shapes[] = {
+        { 0 }, { .ipv6 = true }, { .vnet_len = 12 }, { .vnet_len = 12, .needs_csum = true }, { .vlans = 1 },
+    };
+
+    for (guint s = 0; s < G_N_ELEMENTS(shapes); s++) {
+        for (guint i = 0; i < G_N_ELEMENTS(isns); i++) {
+            for (uint32_t before = 0; before < 6; before++) {
+                for (int blocks = 1; blocks <= 4; blocks++) {
+                    uint32_t offset = isns[i][1] - isns[i][0];
+                    uint8_t options[48] = { 0 };
+                    uint32_t len = put_sack(options, before, blocks, isns[i][0] - 500);
+                    Shape shape = shapes[s];
+                    Bench b;
+                    Seen seen;
+
+                    if (len > 40) {
+                        continue;
+                    }
+                    b = bench_new();
+                    b.shape = shape;
+                    open_passive(&b, isns[i][0], isns[i][1]);
+                    shape.to_guest = true;
+                    seen = pass_frame(&b, COLO_TO_GUEST,
+                                      frame_tcp(&shape, CLIENT + 1, isns[i][0] + 1, ACK, options, len, "abc", 3));
+                    ck_assert_uint_eq(seen.ack, isns[i][1] + 1);
+                    for (int edge = 0; edge < 2 * blocks; edge++) {
+                        ck_assert_uint_eq(be32(seen.options + before + 2 + 4 * edge),
+                                          isns[i][0] - 500 + (uint32_t)edge * 1000 + offset);
+                    }
+                    ck_assert_mem_eq(seen.options, options, before + 2);
+
+                    /* The guest's own are of the client's numbers. */
+                    shape.to_guest = false;
+                    seen = pass_frame(&b, COLO_FROM_GUEST,
+                                      frame_tcp(&shape, isns[i][1] + 1, CLIENT, ACK, options, len, "abc", 3));
+                    ck_assert_uint_eq(seen.seq, isns[i][0] + 1);
+                    ck_assert_mem_eq(seen.options, options, len);
+                    bench_end(&b);
+                }
+            }
+        }
+    }
+}
+END_TEST
+
+/* Behind timestamps, as it really looks; and what only looks like SACK inside another option. */
+START_TEST(sack_among_other_options)
+{
+    static const uint8_t options[] = {
+        1, 1, 8, 10, 5, 10, 0, 0, 3, 232, 0, 5,         /* timestamps with a 5 and a 10 in them */
+        1, 1, 5, 10, 0, 0, 4, 1, 0, 0, 8, 1,            /* the block 1025 to 2049 */
+        253, 12, 5, 10, 0, 0, 4, 1, 0, 0, 8, 1,         /* an experiment */
+    };
+    uint8_t expected[sizeof(options)];
+    Shape s = { .to_guest = true };
+    Bench b = bench_new();
+    Seen seen;
+
+    memcpy(expected, options, sizeof(options));
+    put32(expected + 16, 2025);
+    put32(expected + 20, 3049);
+    open_passive(&b, 1000, 2000);
+    seen = pass_frame(&b, COLO_TO_GUEST, frame_tcp(&s, 1, 1001, ACK, options, sizeof(options), NULL, 0));
+    ck_assert_mem_eq(seen.options, expected, sizeof(expected));
+    bench_end(&b);
+}
+END_TEST
+
+/* Lengths that cannot be: nothing behind them is touched, and nothing outside of the header ever. */
+START_TEST(broken_options)
+{
+    static const uint8_t cases[][8] = {
+        { 5, 0, 0, 0, 4, 1, 0, 0 }, { 5, 1, 0, 0, 4, 1, 0, 0 }, { 5, 10, 0, 0, 4, 1, 0, 0 },
+        { 5, 255, 0, 0, 4, 1, 0, 0 }, { 1, 1, 1, 1, 1, 1, 1, 5 }, { 0, 5, 10, 9, 9, 9, 9, 9 },
+        { 5, 2, 5, 3, 9, 0, 0, 0 }, { 3, 0, 5, 4, 1, 1, 0, 0 },
+    };
+
+    for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+        Shape s = { .to_guest = true };
+        Bench b = bench_new();
+        Seen seen;
+
+        open_passive(&b, 1000, 2000);
+        seen = pass_frame(&b, COLO_TO_GUEST, frame_tcp(&s, 1, 1001, ACK, cases[i], 8, "payload", 7));
+        ck_assert_uint_eq(seen.ack, 2001);
+        ck_assert_mem_eq(seen.options, cases[i], 8);
+        ck_assert_mem_eq(seen.payload, "payload", 7);
+        bench_end(&b);
+    }
+}
+END_TEST
+
+/* The checkpoint */
+
+START_TEST(checkpoint_ends_all_mapping)
+{
+    Bench b = bench_new();
+
+    open_passive(&b, 1000, 2000);
+    check_mapped(&b, 1000, 2000);
+    colo_rewriter_checkpoint(b.r);
+    check_untouched(&b);
+    ck_assert_uint_eq(colo_rewriter_flows(b.r), 0);
+    ck_assert(!colo_rewriter_is_done(b.r));
+
+    /* And connections made after it are mapped again. */
+    b.shape.peer_port = 9;
+    open_passive(&b, 5, 6);
+    check_mapped(&b, 5, 6);
+    bench_end(&b);
+}
+END_TEST
+
+/* Wherever in its handshake a connection is, the checkpoint makes it an ordinary one. */
+START_TEST(checkpoint_in_a_handshake)
+{
+    for (int stage = 0; stage < 6; stage++) {
+        Bench b = bench_new();
+
+        switch (stage) {
+        case 0:     /* SYN seen; from here on the secondary has the primary's number */
+            in(&b, SYN, CLIENT, 0, 0);
+            colo_rewriter_checkpoint(b.r);
+            ck_assert_uint_eq(out(&b, SYN | ACK, 1000, CLIENT + 1, 0), 1000);
+            break;
+        case 1:     /* SYN-ACK of its own made, undone by the checkpoint */
+            in(&b, SYN, CLIENT, 0, 0);
+            out(&b, SYN | ACK, 2000, CLIENT + 1, 0);
+            colo_rewriter_checkpoint(b.r);
+            break;
+        case 2:     /* the same, with the SYN and the SYN-ACK repeated after the checkpoint */
+            in(&b, SYN, CLIENT, 0, 0);
+            out(&b, SYN | ACK, 2000, CLIENT + 1, 0);
+            colo_rewriter_checkpoint(b.r);
+            in(&b, SYN, CLIENT, 0, 0);
+            ck_assert_uint_eq(out(&b, SYN | ACK, 1000, CLIENT + 1, 0), 1000);
+            break;
+        case 3:     /* the guest's SYN */
+            out(&b, SYN, 2000, 0, 0);
+            colo_rewriter_checkpoint(b.r);
+            ck_assert_uint_eq(in(&b, SYN | ACK, CLIENT, 1001, 0), 1001);
+            break;
+        case 4:     /* the guest's SYN, repeated with the primary's number */
+            out(&b, SYN, 2000, 0, 0);
+            colo_rewriter_checkpoint(b.r);
+            out(&b, SYN, 1000, 0, 0);
+            ck_assert_uint_eq(in(&b, SYN | ACK, CLIENT, 1001, 0), 1001);
+            break;
+        default:    /* behind the last ACK */
+            open_passive(&b, 1000, 2000);
+            colo_rewriter_checkpoint(b.r);
+            break;
+        }
+        ck_assert_uint_eq(in(&b, ACK, CLIENT + 1, 1001, 0), 1001);
+        ck_assert_uint_eq(out(&b, ACK, 1001, CLIENT + 1, 10), 1001);
+        ck_assert_uint_eq(in(&b, ACK, CLIENT + 1, 1011, 0), 1011);
+        bench_end(&b);
+    }
+}
+END_TEST
+
+/* The failover */
+
+START_TEST(failover_keeps_what_is_mapped)
+{
+    Bench b = bench_new();
+
+    open_passive(&b, 1000, 2000);
+    b.shape.peer_port = 9;
+    open_active(&b, 0xfffffff0, 3);
+    colo_rewriter_failover(b.r);
+    ck_assert(!colo_rewriter_is_done(b.r));
+    check_mapped(&b, 0xfffffff0, 3);
+    b.shape.peer_port = 0;
+    check_mapped(&b, 1000, 2000);
+    colo_rewriter_checkpoint(b.r);      /* there is none any more; if one is told of, it changes nothing */
+    check_mapped(&b, 1000, 2000);
+    bench_end(&b);
+}
+END_TEST
+
+START_TEST(failover_leaves_new_ones_alone)
+{
+    Bench b = bench_new();
+
+    open_passive(&b, 1000, 2000);
+    colo_rewriter_failover(b.r);
+    b.shape.peer_port = 9;
+    in(&b, SYN, CLIENT, 0, 0);
+    ck_assert_uint_eq(out(&b, SYN | ACK, 50, CLIENT + 1, 0), 50);
+    ck_assert_uint_eq(in(&b, ACK, CLIENT + 1, 51, 0), 51);
+    ck_assert_uint_eq(out(&b, ACK, 51, CLIENT + 1, 5), 51);
+    b.shape.peer_port = 10;
+    out(&b, SYN, 60, 0, 0);
+    ck_assert_uint_eq(in(&b, SYN | ACK, CLIENT, 61, 0), 61);
+    ck_assert_uint_eq(out(&b, ACK, 61, CLIENT + 1, 5), 61);
+    ck_assert_uint_eq(colo_rewriter_flows(b.r), 1);
+    bench_end(&b);
+}
+END_TEST
+
+/* With the addresses and ports of a mapped one: there is one copy of the new connection only. */
+START_TEST(failover_and_port_reuse)
+{
+    for (int active = 0; active < 2; active++) {
+        Bench b = bench_new();
+
+        open_passive(&b, 1000, 2000);
+        colo_rewriter_failover(b.r);
+        out(&b, FIN | ACK, 2001, CLIENT + 1, 0);
+        in(&b, FIN | ACK, CLIENT + 1, 1002, 0);
+        if (active) {
+            out(&b, SYN, 50, 0, 0);
+            ck_assert_uint_eq(in(&b, SYN | ACK, CLIENT, 51, 0), 51);
+        } else {
+            in(&b, SYN, CLIENT + 500, 0, 0);
+            ck_assert_uint_eq(out(&b, SYN | ACK, 50, CLIENT + 501, 0), 50);
+            ck_assert_uint_eq(in(&b, ACK, CLIENT + 501, 51, 0), 51);
+        }
+        ck_assert_uint_eq(out(&b, ACK, 51, CLIENT + 1, 5), 51);
+        ck_assert_uint_eq(in(&b, ACK, CLIENT + 1, 56, 5), 56);
+        bench_end(&b);
+    }
+}
+END_TEST
+
+/* The primary dies in a handshake: the client may have its SYN-ACK, or none. */
+START_TEST(failover_in_a_handshake)
+{
+    for (int stage = 0; stage < 4; stage++) {
+        Bench b = bench_new();
+        uint32_t seen = stage == 1 || stage == 3 ? 1000 : 2000;     /* the SYN that the client has seen */
+
+        switch (stage) {
+        case 0:     /* the secondary has not answered: the client has seen nothing either */
+            in(&b, SYN, CLIENT, 0, 0);
+            colo_rewriter_failover(b.r);
+            ck_assert_uint_eq(out(&b, SYN | ACK, 2000, CLIENT + 1, 0), 2000);
+            ck_assert_uint_eq(in(&b, ACK, CLIENT + 1, 2001, 0), 2001);
+            break;
+        case 1:     /* the primary's has left */
+            in(&b, SYN, CLIENT, 0, 0);
+            out(&b, SYN | ACK, 2000, CLIENT + 1, 0);
+            colo_rewriter_failover(b.r);
+            ck_assert_uint_eq(in(&b, ACK, CLIENT + 1, 1001, 0), 2001);
+            break;
+        case 2:     /* it has not; the secondary repeats its own */
+            in(&b, SYN, CLIENT, 0, 0);
+            out(&b, SYN | ACK, 2000, CLIENT + 1, 0);
+            colo_rewriter_failover(b.r);
+            ck_assert_uint_eq(out(&b, SYN | ACK, 2000, CLIENT + 1, 0), 2000);
+            ck_assert_uint_eq(in(&b, ACK, CLIENT + 1, 2001, 0), 2001);
+            break;
+        default:    /* an active open that the client answers after the failover */
+            out(&b, SYN, 2000, 0, 0);
+            colo_rewriter_failover(b.r);
+            ck_assert_uint_eq(in(&b, SYN | ACK, CLIENT, 1001, 0), 2001);
+            break;
+        }
+        for (uint32_t i = 1; i < 500; i += 100) {
+            ck_assert_uint_eq(out(&b, ACK, 2000 + i, CLIENT + 1, 10), seen + i);
+            ck_assert_uint_eq(in(&b, ACK, CLIENT + 1, seen + i + 10, 0), 2000 + i + 10);
+        }
+        bench_end(&b);
+    }
+}
+END_TEST
+
+/* After a failover the secondary's repeated SYN-ACK goes to the client, which knows the primary's number. */
+START_TEST(repeated_syn_ack_after_a_failover)
+{
+    Bench b = bench_new();
+
+    open_passive(&b, 1000, 2000);
+    ck_assert_uint_eq(out(&b, SYN | ACK, 2000, CLIENT + 1, 0), 2000);   /* the comparator expects it so */
+    colo_rewriter_failover(b.r);
+    ck_assert_uint_eq(out(&b, SYN | ACK, 2000, CLIENT + 1, 0), 1000);
+    check_mapped(&b, 1000, 2000);
+    bench_end(&b);
+}
+END_TEST
+
+START_TEST(done_without_connections)
+{
+    Bench b = bench_new();
+
+    ck_assert(!colo_rewriter_is_done(b.r));
+    colo_rewriter_failover(b.r);
+    ck_assert(colo_rewriter_is_done(b.r));
+    check_untouched(&b);
+    bench_end(&b);
+}
+END_TEST
+
+/* Something passes on another connection once a second, for as long as it takes. */
+static void idle_for(Bench *b, int64_t seconds)
+{
+    b->shape.peer_port = 4242;
+    for (int64_t i = 0; i < seconds && !colo_rewriter_is_done(b->r); i++) {
+        b->now += SECOND;
+        out(b, ACK, 1, CLIENT, 0);
+    }
+    b->shape.peer_port = 0;
+}
+
+START_TEST(done_after_the_last_has_closed)
+{
+    for (int how = 0; how < 5; how++) {
+        Bench b = bench_new();
+
+        open_passive(&b, 1000, 2000);
+        colo_rewriter_failover(b.r);
+        switch (how) {
+        case 0:     /* the guest first */
+            out(&b, FIN | ACK, 2001, CLIENT + 1, 0);
+            in(&b, ACK, CLIENT + 1, 1002, 0);
+            in(&b, FIN | ACK, CLIENT + 1, 1002, 0);
+            ck_assert_uint_eq(out(&b, ACK, 2002, CLIENT + 2, 0), 1002);
+            break;
+        case 1:     /* the client first */
+            in(&b, FIN | ACK, CLIENT + 1, 1001, 0);
+            out(&b, FIN | ACK, 2001, CLIENT + 2, 0);
+            ck_assert_uint_eq(in(&b, ACK, CLIENT + 2, 1002, 0), 2002);
+            break;
+        case 2:     /* both at once, without an acknowledgement in between, FIN alone */
+            out(&b, FIN, 2001, 0, 0);
+            in(&b, FIN, CLIENT + 1, 0, 0);
+            break;
+        case 3:
+            out(&b, RST, 2001, 0, 0);
+            break;
+        default:
+            in(&b, RST, CLIENT + 1, 0, 0);
+            break;
+        }
+        ck_assert(!colo_rewriter_is_done(b.r));     /* its last segments may have to be repeated */
+        idle_for(&b, 600);
+        ck_assert_msg(colo_rewriter_is_done(b.r), "way %d of closing has been forgotten", how);
+        check_untouched(&b);
+        bench_end(&b);
+    }
+}
+END_TEST
+
+/* Closed on one side only, it lives on. */
+START_TEST(half_closed_stays)
+{
+    Bench b = bench_new();
+
+    open_passive(&b, 1000, 2000);
+    in(&b, FIN | ACK, CLIENT + 1, 1001, 0);
+    in(&b, FIN | ACK, CLIENT + 1, 1001, 0);     /* repeated: still one side */
+    idle_for(&b, 3600);
+    check_mapped(&b, 1000, 2000);
+    bench_end(&b);
+}
+END_TEST
+
+START_TEST(idle_connections_are_forgotten)
+{
+    Bench b = bench_new();
+
+    for (uint16_t i = 1; i < 50; i++) {
+        b.shape.peer_port = i;
+        open_passive(&b, 1000, 2000);
+    }
+    ck_assert_uint_eq(colo_rewriter_flows(b.r), 49);
+    b.now += 24 * 3600 * SECOND;
+    b.shape.peer_port = 4242;
+    for (int i = 0; i < 50; i++) {
+        out(&b, ACK, 1, CLIENT, 0);
+    }
+    ck_assert_uint_eq(colo_rewriter_flows(b.r), 0);
+    bench_end(&b);
+}
+END_TEST
+
+/* A client that only knocks must not keep every packet coming here for hours: there is nothing to map. */
+START_TEST(done_with_unanswered_syns)
+{
+    Bench b = bench_new();
+
+    in(&b, SYN, CLIENT, 0, 0);
+    colo_rewriter_failover(b.r);
+    idle_for(&b, 600);
+    ck_assert(colo_rewriter_is_done(b.r));
+    bench_end(&b);
+}
+END_TEST
+
+/* Connections of the same number on both sides need no mapping, and do not stand in the way of being done. */
+START_TEST(done_with_an_offset_of_zero)
+{
+    Bench b = bench_new();
+
+    open_passive(&b, 1000, 1000);
+    colo_rewriter_failover(b.r);
+    for (int i = 0; i < 600; i++) {
+        b.now += SECOND;
+        out(&b, ACK, 1001, CLIENT + 1, 0);
+    }
+    ck_assert(colo_rewriter_is_done(b.r));
+    bench_end(&b);
+}
+END_TEST
+
+/* Random ends of random connections: what the client sees is the primary's stream, what the guest sees its own. */
+START_TEST(random_connections)
+{
+    GRand *rand = g_rand_new_with_seed(test_seed("random_connections"));
+    Bench b = bench_new();
+    struct {
+        uint32_t ours, theirs;
+        bool mapped;
+    } connections[40];
+
+    memset(connections, 0, sizeof(connections));
+    for (int step = 0; step < 30000; step++) {
+        guint i = (guint)g_rand_int_range(rand, 0, G_N_ELEMENTS(connections));
+        uint32_t at = (uint32_t)g_rand_int_range(rand, 1, 100000);
+
+        b.shape.peer_port = (uint16_t)(1 + i);
+        b.shape.ipv6 = i % 3 == 0;
+        b.now += 1000;
+        if (g_rand_int_range(rand, 0, 30) == 0) {
+            connections[i].ours = g_rand_int(rand);
+            connections[i].theirs = g_rand_int(rand);
+            connections[i].mapped = true;
+            if (g_rand_boolean(rand)) {
+                open_passive(&b, connections[i].ours, connections[i].theirs);
+            } else {
+                open_active(&b, connections[i].ours, connections[i].theirs);
+            }
+        } else if (connections[i].mapped) {
+            ck_assert_uint_eq(out(&b, ACK, connections[i].theirs + at, CLIENT, 3), connections[i].ours + at);
+            ck_assert_uint_eq(in(&b, ACK, CLIENT, connections[i].ours + at, 3), connections[i].theirs + at);
+        } else {
+            check_untouched(&b);
+        }
+        if (g_rand_int_range(rand, 0, 1000) == 0) {
+            colo_rewriter_checkpoint(b.r);
+            memset(connections, 0, sizeof(connections));
+        }
+    }
+    bench_end(&b);
+    g_rand_free(rand);
+}
+END_TEST
+
+/* Anything at all: no step outside of the frame. */
+START_TEST(random_frames)
+{
+    GRand *rand = g_rand_new_with_seed(test_seed("random_frames"));
+    ColoRewriter *r = colo_rewriter_new(secret);
+
+    for (int i = 0; i < 100000; i++) {
+        Shape s = { .ipv6 = g_rand_boolean(rand), .peer_port = (uint16_t)g_rand_int_range(rand, 1, 8) };
+        ColoDirection direction = g_rand_boolean(rand) ? COLO_TO_GUEST : COLO_FROM_GUEST;
+        uint8_t *bytes = bytes_of(g_rand_int(rand), 40);
+        ColoPacket p;
+        Frame *f;
+
+        s.to_guest = direction == COLO_TO_GUEST;
+        bytes[g_rand_int_range(rand, 0, 40)] = 5;
+        f = frame_tcp(&s, g_rand_int(rand), g_rand_int(rand), (uint8_t)g_rand_int(rand) & 0x17, bytes,
+                      (uint32_t)g_rand_int_range(rand, 0, 11) * 4, bytes, (uint32_t)g_rand_int_range(rand, 0, 2));
+        if (g_rand_int_range(rand, 0, 3) == 0) {
+            f->data[g_rand_int_range(rand, 0, (gint32)f->size)] = (uint8_t)g_rand_int(rand);
+        }
+        ck_assert(colo_packet_parse(&p, f->data, f->size, 0));
+        colo_rewrite(&p, colo_rewriter_look(r, direction, &p, i));
+        frame_free(f);
+        g_free(bytes);
+        if (i == 50000) {
+            colo_rewriter_failover(r);
+        }
+    }
+    colo_rewriter_free(r);
+    colo_rewriter_free(NULL);
+    g_rand_free(rand);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("rewriter");
+    TCase *tc = tcase_create("mapping");
+
+    tcase_set_timeout(tc, 60);
+    tcase_add_test(tc, passive_open);
+    tcase_add_test(tc, active_open);
+    tcase_add_test(tc, every_kind_of_frame);
+    tcase_add_test(tc, other_traffic);
+    tcase_add_test(tc, connections_do_not_mix);
+    tcase_add_test(tc, repeated_handshake);
+    tcase_add_test(tc, handshake_ends_with_data);
+    tcase_add_test(tc, ack_overtakes_the_syn_ack);
+    tcase_add_test(tc, duplicate_syn_on_a_live_connection);
+    tcase_add_test(tc, duplicate_syn_on_an_ordinary_connection);
+    tcase_add_test(tc, simultaneous_open);
+    tcase_add_test(tc, port_reuse);
+    tcase_add_test(tc, rst_from_the_guest);
+    tcase_add_test(tc, rst_from_the_client);
+    tcase_add_test(tc, rst_ack_to_an_active_open);
+    tcase_add_test(tc, rst_ack_to_a_passive_open);
+    tcase_add_test(tc, sack_blocks_at_any_offset);
+    tcase_add_test(tc, sack_among_other_options);
+    tcase_add_test(tc, broken_options);
+    suite_add_tcase(suite, tc);
+
+    tc = tcase_create("checkpoint and failover");
+    tcase_set_timeout(tc, 60);
+    tcase_add_test(tc, checkpoint_ends_all_mapping);
+    tcase_add_test(tc, checkpoint_in_a_handshake);
+    tcase_add_test(tc, failover_keeps_what_is_mapped);
+    tcase_add_test(tc, failover_leaves_new_ones_alone);
+    tcase_add_test(tc, failover_and_port_reuse);
+    tcase_add_test(tc, failover_in_a_handshake);
+    tcase_add_test(tc, repeated_syn_ack_after_a_failover);
+    tcase_add_test(tc, done_without_connections);
+    tcase_add_test(tc, done_after_the_last_has_closed);
+    tcase_add_test(tc, half_closed_stays);
+    tcase_add_test(tc, idle_connections_are_forgotten);
+    tcase_add_test(tc, done_with_unanswered_syns);
+    tcase_add_test(tc, done_with_an_offset_of_zero);
+    suite_add_tcase(suite, tc);
+
+    tc = tcase_create("random");
+    tcase_set_timeout(tc, 120);
+    tcase_add_test(tc, random_connections);
+    tcase_add_test(tc, random_frames);
+    suite_add_tcase(suite, tc);
+    return run_suite(suite);
+}

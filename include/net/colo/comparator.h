@@ -69,6 +69,9 @@ void colo_comparator_free(ColoComparator *c);
 void colo_comparator_set_comparing(ColoComparator *c, bool comparing);
 bool colo_comparator_is_comparing(const ColoComparator *c);
 
+/* As in ColoComparatorConfig; good for what is held already, too. */
+void colo_comparator_set_timeout(ColoComparator *c, int64_t timeout);
+
 /* A frame from a side; @frame stays the caller's.  @now: ns of a monotonic clock. */
 void colo_comparator_packet(ColoComparator *c, ColoSide side, const uint8_t *frame, uint32_t size,
                             uint32_t vnet_len, int64_t now);

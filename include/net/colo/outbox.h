@@ -33,6 +33,12 @@ static inline size_t colo_outbox_size(const ColoOutbox *box)
     return box->end - box->written;
 }
 
+/* True if a packet has been written in part. */
+static inline bool colo_outbox_is_amid(const ColoOutbox *box)
+{
+    return box->written != box->boundary;
+}
+
 /* What to write next: colo_outbox_size() bytes from here on. */
 static inline const uint8_t *colo_outbox_bytes(const ColoOutbox *box)
 {

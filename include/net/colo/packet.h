@@ -84,7 +84,8 @@ struct ColoPacket {
 
     /* For whoever holds it. */
     int64_t arrival;        /* in the caller's clock, ns */
-    int64_t suspect;        /* datagram: when the other side was first seen to differ, ns; 0: not */
+    int64_t suspect;        /* datagram: when the other side was first seen to differ, ns */
+    bool suspected;         /* and that it was */
     bool matched;           /* datagram: the other side sent the same */
     ColoFlow *flow;
     ColoPacket *next;       /* in the queue of its flow */

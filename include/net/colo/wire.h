@@ -28,6 +28,9 @@ void colo_wire_reader_free(ColoWireReader *reader);
 /* Forgets what is half read: the stream begins anew. */
 void colo_wire_reader_reset(ColoWireReader *reader);
 
+/* True if a packet has been read in part. */
+bool colo_wire_reader_is_amid(const ColoWireReader *reader);
+
 /*
  * Takes the next @len bytes of the stream, cut anywhere, and calls @packet for each packet that they complete.
  *
