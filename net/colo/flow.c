@@ -379,13 +379,31 @@ static int format_address(char *text, size_t size, const uint8_t *address, uint8
                       colo_get_be16(address + 12), colo_get_be16(address + 14));
 }
 
+static const char *proto_name(uint8_t proto)
+{
+    switch (proto) {
+    case COLO_PROTO_TCP:
+        return "tcp";
+    case COLO_PROTO_UDP:
+        return "udp";
+    case COLO_PROTO_ICMP:
+        return "icmp";
+    case COLO_PROTO_ICMPV6:
+        return "icmpv6";
+    default:
+        return NULL;
+    }
+}
+
 char *colo_flow_key_format(const ColoFlowKey *key, char text[COLO_FLOW_TEXT])
 {
-    char guest[40], peer[40];
+    const char *name = proto_name(key->proto);
+    char guest[40], peer[40], number[16];
 
     format_address(guest, sizeof(guest), key->guest, key->ip_version);
     format_address(peer, sizeof(peer), key->peer, key->ip_version);
-    g_snprintf(text, COLO_FLOW_TEXT, key->ip_version == 6 ? "proto %u [%s]:%u > [%s]:%u" : "proto %u %s:%u > %s:%u",
-               key->proto, guest, key->guest_port, peer, key->peer_port);
+    g_snprintf(number, sizeof(number), "proto %u", key->proto);
+    g_snprintf(text, COLO_FLOW_TEXT, key->ip_version == 6 ? "%s [%s]:%u > [%s]:%u" : "%s %s:%u > %s:%u",
+               name ? name : number, guest, key->guest_port, peer, key->peer_port);
     return text;
 }

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import select
 import socket
 import struct
 import threading
@@ -216,17 +217,17 @@ class Ping(threading.Thread):
             sock.send(struct.pack("!BBH", 8, 0, _checksum(b"\x08\0\0\0" + body)) + body)
 
     def _receive(self, sock: socket.socket) -> None:
-        sock.settimeout(0.1)
         deadline = None
         while True:
             if self._all_sent.is_set():
                 deadline = deadline or time.monotonic() + self.patience
                 if len(self._answered) == len(self._sent_at) or time.monotonic() > deadline:
                     return
+            # Not with a timeout of the socket's: that would hold for sending, too.
+            if not select.select([sock], [], [], 0.1)[0]:
+                continue
             try:
                 packet = sock.recv(65536)
-            except TimeoutError:
-                continue
             except OSError as error:
                 self.error = str(error)
                 return

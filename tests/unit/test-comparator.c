@@ -299,6 +299,22 @@ START_TEST(deadline_of_the_others)
 }
 END_TEST
 
+START_TEST(timeout_changed)
+{
+    Rig *rig = rig_new();
+    int64_t first = rig->now;
+
+    primary(rig, ACK, 1, 1, "abc");
+    colo_comparator_set_timeout(rig->c, 10 * MS);
+    ck_assert(colo_comparator_deadline(rig->c) == first + 10 * MS);
+    rig_wait(rig, 10 * MS - 1);
+    rig_expect_asked(rig, 0, 0);
+    rig_wait(rig, 1);
+    rig_expect_asked(rig, 1, COLO_REASON_TIMEOUT);
+    rig_free(rig);
+}
+END_TEST
+
 START_TEST(peer_lost)
 {
     Rig *rig = rig_new();
@@ -941,6 +957,7 @@ int main(void)
     tcase_add_test(tc, one_question_per_epoch);
     tcase_add_test(tc, deadline_is_exact);
     tcase_add_test(tc, deadline_of_the_others);
+    tcase_add_test(tc, timeout_changed);
     tcase_add_test(tc, peer_lost);
     tcase_add_test(tc, reason_names);
     tcase_add_test(tc, counters);

@@ -96,7 +96,9 @@ START_TEST(restart_anywhere)
             }
             total = colo_outbox_size(&box);
             write_some(&box, reader, cut, &e);
+            ck_assert_int_eq(colo_outbox_is_amid(&box), colo_wire_reader_is_amid(reader));
             colo_outbox_restart(&box);
+            ck_assert(!colo_outbox_is_amid(&box));
             colo_wire_reader_reset(reader);
             append(&box, 8);
             write_some(&box, reader, SIZE_MAX, &e);

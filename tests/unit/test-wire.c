@@ -256,9 +256,12 @@ START_TEST(reset_forgets_half_a_packet)
         uint32_t bad;
 
         ck_assert(feed(reader, s->stream->data, cut, &read, &bad));
+        ck_assert_int_eq(colo_wire_reader_is_amid(reader), cut > 0);
         colo_wire_reader_reset(reader);
+        ck_assert(!colo_wire_reader_is_amid(reader));
         ck_assert(feed(reader, s->stream->data, s->stream->len, &read, &bad));
         check_read(s, &read);
+        ck_assert(!colo_wire_reader_is_amid(reader));
         g_byte_array_unref(read.bytes);
         colo_wire_reader_free(reader);
     }
