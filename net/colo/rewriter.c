@@ -18,6 +18,14 @@
  * client makes: it acknowledges the primary's SYN, which is the ISN and one more.  SYNs themselves are not mapped: until the
  * client has acknowledged one there is nothing to map to, and the comparator expects them so.
  *
+ * Timestamps (RFC 7323) are shifted likewise: a guest that drew the secret which sets them apart only after COLO began has
+ * another one than its copy.  The client drops what seems older than what it has seen (PAWS), so after a failover
+ * it would drop everything.  The difference is that between the timestamp of the secondary's first SYN or SYN-ACK and the echo of
+ * the primary's that comes with the acknowledgement:
+ *
+ *     from the client:  echoed timestamp + difference
+ *     from the guest:   timestamp - difference
+ *
  * A checkpoint puts the primary's state into the secondary, ISNs included: nothing is mapped any more, and the
  * table is emptied.  A connection that is not in the table is an ordinary one.
  *
@@ -46,12 +54,17 @@
 #define TCP_OPTION_END 0
 #define TCP_OPTION_NOP 1
 #define TCP_OPTION_SACK 5
+#define TCP_OPTION_TIMESTAMPS 8
+#define TCP_OPTION_TIMESTAMPS_LEN 10
 
 typedef struct {
     ColoFlow flow;
     uint32_t secondary_isn;
     uint32_t offset;
+    uint32_t secondary_time;    /* timestamp of the SYN with secondary_isn */
+    uint32_t time_offset;
     bool secondary_isn_set;
+    bool secondary_time_set;
     bool mapped;
     bool guest_fin;
     bool peer_fin;
@@ -66,7 +79,7 @@ struct ColoRewriter {
 /* Whether the flow's state has anything to map.  Before a failover, one without the guest's number may get it yet. */
 static bool is_needed(const RewriteFlow *flow)
 {
-    return flow->secondary_isn_set && !(flow->mapped && !flow->offset);
+    return flow->secondary_isn_set && !(flow->mapped && !flow->offset && !flow->time_offset);
 }
 
 static void flow_gone(ColoFlow *flow, void *opaque)
@@ -92,6 +105,45 @@ void colo_rewriter_free(ColoRewriter *r)
     }
 }
 
+/* One option of a TCP header. */
+typedef struct {
+    uint32_t at;            /* where it begins; counts from the packet's data */
+    uint32_t end;
+    uint8_t kind;
+} Option;
+
+/* The option that begins at or behind @at, no-operations skipped; false if there is none, or nothing sensible. */
+static bool next_option(const ColoPacket *p, uint32_t at, Option *option)
+{
+    while (at < p->payload && p->data[at] == TCP_OPTION_NOP) {
+        at++;
+    }
+    if (at >= p->payload || p->data[at] == TCP_OPTION_END || p->payload - at < 2 || p->data[at + 1] < 2 ||
+        p->data[at + 1] > p->payload - at) {
+        return false;
+    }
+    *option = (Option) { .at = at, .end = at + p->data[at + 1], .kind = p->data[at] };
+    return true;
+}
+
+static bool is_timestamps(const Option *option)
+{
+    return option->kind == TCP_OPTION_TIMESTAMPS && option->end - option->at == TCP_OPTION_TIMESTAMPS_LEN;
+}
+
+/* Where the packet's timestamps are: the value, and 4 bytes on the echo.  False if it has none. */
+static bool find_timestamps(const ColoPacket *p, uint32_t *at)
+{
+    Option option = { .end = p->l4 + TCP_HEADER };
+
+    while (next_option(p, option.end, &option)) {
+        if (is_timestamps(&option)) {
+            *at = option.at + 2;
+            return true;
+        }
+    }
+    return false;
+}
 
 static void note_end(ColoRewriter *r, RewriteFlow *flow, const ColoPacket *p, ColoDirection direction)
 {
@@ -109,6 +161,8 @@ static void note_end(ColoRewriter *r, RewriteFlow *flow, const ColoPacket *p, Co
  */
 static void guest_opens(ColoRewriter *r, const ColoFlowKey *key, RewriteFlow *flow, const ColoPacket *p, int64_t now)
 {
+    uint32_t at;
+
     if (!flow && !(p->tcp_flags & COLO_TCP_ACK) && !r->failed_over) {
         flow = (RewriteFlow *)colo_flow_get(r->flows, key, now);
     }
@@ -119,6 +173,11 @@ static void guest_opens(ColoRewriter *r, const ColoFlowKey *key, RewriteFlow *fl
     flow->mapped = flow->guest_fin = flow->peer_fin = false;
     flow->secondary_isn = p->seq;
     flow->secondary_isn_set = !r->failed_over;
+    flow->time_offset = 0;
+    flow->secondary_time_set = find_timestamps(p, &at);
+    if (flow->secondary_time_set) {
+        flow->secondary_time = colo_get_be32(p->data + at);
+    }
     r->needed += is_needed(flow);
     if (r->failed_over) {
         colo_flow_close(r->flows, &flow->flow);     /* there is one copy of the new one only */
@@ -134,30 +193,32 @@ static ColoRewrite from_guest(ColoRewriter *r, const ColoFlowKey *key, RewriteFl
         guest_opens(r, key, flow, p, now);
         /* Before a failover the comparator expects the guest's own number, afterwards the client the primary's. */
         if (!r->failed_over) {
-            return (ColoRewrite) { COLO_REWRITE_NOTHING, 0 };
+            return (ColoRewrite) { .kind = COLO_REWRITE_NOTHING };
         }
     }
     if (!flow) {
-        return (ColoRewrite) { COLO_REWRITE_NOTHING, 0 };
+        return (ColoRewrite) { .kind = COLO_REWRITE_NOTHING };
     }
     note_end(r, flow, p, COLO_FROM_GUEST);
-    if (!flow->mapped || !flow->offset) {
-        return (ColoRewrite) { COLO_REWRITE_NOTHING, 0 };
+    if (!flow->mapped || (!flow->offset && !flow->time_offset)) {
+        return (ColoRewrite) { .kind = COLO_REWRITE_NOTHING };
     }
-    return (ColoRewrite) { COLO_REWRITE_SEQ, 0 - flow->offset };
+    return (ColoRewrite) { COLO_REWRITE_SEQ, 0 - flow->offset, 0 - flow->time_offset };
 }
 
 static ColoRewrite to_guest(ColoRewriter *r, const ColoFlowKey *key, RewriteFlow *flow, const ColoPacket *p,
                             int64_t now)
 {
+    uint32_t at;
+
     if ((p->tcp_flags & (COLO_TCP_SYN | COLO_TCP_ACK | COLO_TCP_RST)) == COLO_TCP_SYN) {
         if (!r->failed_over) {
             colo_flow_get(r->flows, key, now);
         }
-        return (ColoRewrite) { COLO_REWRITE_NOTHING, 0 };
+        return (ColoRewrite) { .kind = COLO_REWRITE_NOTHING };
     }
     if (!flow) {
-        return (ColoRewrite) { COLO_REWRITE_NOTHING, 0 };
+        return (ColoRewrite) { .kind = COLO_REWRITE_NOTHING };
     }
     if (!flow->mapped && flow->secondary_isn_set && p->tcp_flags & COLO_TCP_ACK) {
         uint32_t primary_isn = p->ack - 1;
@@ -165,13 +226,16 @@ static ColoRewrite to_guest(ColoRewriter *r, const ColoFlowKey *key, RewriteFlow
         r->needed -= is_needed(flow);
         flow->offset = flow->secondary_isn - primary_isn;
         flow->mapped = true;
+        if (flow->secondary_time_set && find_timestamps(p, &at)) {
+            flow->time_offset = flow->secondary_time - colo_get_be32(p->data + at + 4);
+        }
         r->needed += is_needed(flow);
     }
     note_end(r, flow, p, COLO_TO_GUEST);
-    if (!flow->mapped || !flow->offset || !(p->tcp_flags & COLO_TCP_ACK)) {
-        return (ColoRewrite) { COLO_REWRITE_NOTHING, 0 };
+    if (!flow->mapped || (!flow->offset && !flow->time_offset) || !(p->tcp_flags & COLO_TCP_ACK)) {
+        return (ColoRewrite) { .kind = COLO_REWRITE_NOTHING };
     }
-    return (ColoRewrite) { COLO_REWRITE_ACK, flow->offset };
+    return (ColoRewrite) { COLO_REWRITE_ACK, flow->offset, flow->time_offset };
 }
 
 ColoRewrite colo_rewriter_look(ColoRewriter *r, ColoDirection direction, const ColoPacket *p, int64_t now)
@@ -180,7 +244,7 @@ ColoRewrite colo_rewriter_look(ColoRewriter *r, ColoDirection direction, const C
     RewriteFlow *flow;
 
     if (p->class != COLO_CLASS_TCP || colo_rewriter_is_done(r)) {
-        return (ColoRewrite) { COLO_REWRITE_NOTHING, 0 };
+        return (ColoRewrite) { .kind = COLO_REWRITE_NOTHING };
     }
     colo_flow_table_age(r->flows, now);
     colo_flow_key(&key, p, direction);
@@ -207,25 +271,24 @@ static void add_at(ColoPacket *p, uint32_t at, uint32_t add)
 
 static void add_to_sack_blocks(ColoPacket *p, uint32_t add)
 {
-    uint32_t at = p->l4 + TCP_HEADER;
+    Option option = { .end = p->l4 + TCP_HEADER };
 
-    while (at < p->payload && p->data[at] != TCP_OPTION_END) {
-        uint32_t len;
-
-        if (p->data[at] == TCP_OPTION_NOP) {
-            at++;
-            continue;
-        }
-        if (p->payload - at < 2 || p->data[at + 1] < 2 || p->data[at + 1] > p->payload - at) {
-            return;
-        }
-        len = p->data[at + 1];
-        if (p->data[at] == TCP_OPTION_SACK) {
-            for (uint32_t edge = at + 2; edge + 4 <= at + len; edge += 4) {
+    while (next_option(p, option.end, &option)) {
+        if (option.kind == TCP_OPTION_SACK) {
+            for (uint32_t edge = option.at + 2; edge + 4 <= option.end; edge += 4) {
                 add_at(p, edge, add);
             }
         }
-        at += len;
+    }
+}
+
+/* @which: 0 for the timestamp's value, 4 for its echo. */
+static void add_to_timestamp(ColoPacket *p, uint32_t which, uint32_t add)
+{
+    uint32_t at;
+
+    if (add && find_timestamps(p, &at)) {
+        add_at(p, at + which, add);
     }
 }
 
@@ -236,10 +299,12 @@ void colo_rewrite(ColoPacket *p, ColoRewrite rewrite)
         break;
     case COLO_REWRITE_SEQ:
         add_at(p, p->l4 + TCP_SEQ, rewrite.add);
+        add_to_timestamp(p, 0, rewrite.add_time);
         break;
     case COLO_REWRITE_ACK:
         add_at(p, p->l4 + TCP_ACK, rewrite.add);
         add_to_sack_blocks(p, rewrite.add);
+        add_to_timestamp(p, 4, rewrite.add_time);
         break;
     }
 }

@@ -23,6 +23,12 @@ class DownloadTest(PairTest):
         self.assert_complete(self.download(1_000_000, seed=1))
         self.assert_guests_well()
 
+    def test_download_survives_on_a_guest_just_booted(self) -> None:
+        """Each copy draws the secret of its TCP timestamps by itself; the client sees one clock all the same."""
+        for attempt in range(3):    # by chance, every second one would survive without the rewriter's help
+            with self.subTest(attempt=attempt):
+                self.survives(cold=True)
+
     def crosses(self, **options) -> None:
         """Checkpoints in mid-download cost milliseconds; output held until the timeout, seconds."""
         pair = self.start(checkpoint_delay=300, **options)

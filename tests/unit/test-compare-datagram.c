@@ -335,6 +335,26 @@ START_TEST(two_suspects)
 }
 END_TEST
 
+/* A later one does not put off the first. */
+START_TEST(first_suspect_counts)
+{
+    static const Shape other = { .peer_port = 9 };
+    Rig *rig = rig_new();
+
+    rig_udp(rig, COLO_PRIMARY, "ours");
+    rig_udp(rig, COLO_SECONDARY, "theirs");
+    rig_wait(rig, GRACE / 2);
+    rig_give(rig, COLO_PRIMARY, frame_udp(&other, "ours", 4));
+    rig_give(rig, COLO_SECONDARY, frame_udp(&other, "theirs", 6));
+    rig_wait(rig, GRACE / 2 - 1);
+    rig_expect_asked(rig, 0, 0);
+    rig_wait(rig, 1);
+    rig_expect_asked(rig, 1, COLO_REASON_PAYLOAD);
+    ck_assert_uint_eq(rig->flow.peer_port, 4711);
+    rig_free(rig);
+}
+END_TEST
+
 /* No client has seen what the secondary alone has sent. */
 START_TEST(secondary_alone)
 {
@@ -576,6 +596,7 @@ int main(void)
     tcase_add_test(tc, suspicion_goes_with_its_ground);
     tcase_add_test(tc, suspicion_comes_back);
     tcase_add_test(tc, two_suspects);
+    tcase_add_test(tc, first_suspect_counts);
     tcase_add_test(tc, secondary_alone);
     tcase_add_test(tc, secondary_alone_is_read_on);
     tcase_add_test(tc, secondary_alone_behind_a_segment);

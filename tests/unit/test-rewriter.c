@@ -141,6 +141,82 @@ static void check_untouched(Bench *b)
     ck_assert_int_eq(b->did.kind, COLO_REWRITE_NOTHING);
 }
 
+/* A segment without data that carries timestamps; returns the timestamps that come out. */
+static void pass_timestamps(Bench *b, ColoDirection direction, uint8_t flags, uint32_t seq, uint32_t ack,
+                            uint32_t times[2])
+{
+    uint8_t options[12] = { 1, 1, 8, 10 };      /* two no-operations, then the option */
+    Seen seen;
+
+    for (int i = 0; i < 8; i++) {
+        options[4 + i] = (uint8_t)(times[i / 4] >> (24 - i % 4 * 8));
+    }
+    b->shape.to_guest = direction == COLO_TO_GUEST;
+    seen = pass_frame(b, direction, frame_tcp(&b->shape, seq, ack, flags, options, sizeof(options), NULL, 0));
+    ck_assert_uint_eq(seen.options_len, sizeof(options));
+    for (int i = 0; i < 2; i++) {
+        const uint8_t *t = seen.options + 4 + i * 4;
+
+        times[i] = (uint32_t)t[0] << 24 | (uint32_t)t[1] << 16 | (uint32_t)t[2] << 8 | t[3];
+    }
+}
+
+static void check_timestamps(Bench *b, ColoDirection direction, uint32_t isn, uint32_t value, uint32_t echo,
+                             uint32_t value_wanted, uint32_t echo_wanted)
+{
+    uint32_t times[2] = { value, echo };
+
+    pass_timestamps(b, direction, ACK, direction == COLO_TO_GUEST ? CLIENT + 1 : isn + 1,
+                    direction == COLO_TO_GUEST ? isn + 1 : CLIENT + 1, times);
+    ck_assert_uint_eq(times[0], value_wanted);
+    ck_assert_uint_eq(times[1], echo_wanted);
+}
+
+/* Two copies that drew their timestamp secrets apart: the client must not see time jump at a failover. */
+START_TEST(timestamps)
+{
+    static const uint32_t starts[][2] = {       /* the primary's time and the secondary's, at the SYN-ACK */
+        { 1352205630, 3738785275 }, { 3738785275, 1352205630 }, { 0xffffff00, 0x100 }, { 5, 0xfffffff0 },
+    };
+
+    for (guint i = 0; i < G_N_ELEMENTS(isns); i++) {
+        uint32_t primary = starts[i % G_N_ELEMENTS(starts)][0];
+        uint32_t secondary = starts[i % G_N_ELEMENTS(starts)][1];
+        uint32_t syn[2] = { 77, 0 };
+        uint32_t syn_ack[2] = { secondary, 77 };
+        Bench b = bench_new();
+
+        pass_timestamps(&b, COLO_TO_GUEST, SYN, CLIENT, 0, syn);
+        pass_timestamps(&b, COLO_FROM_GUEST, SYN | ACK, isns[i][1], CLIENT + 1, syn_ack);
+        ck_assert_uint_eq(syn_ack[0], secondary);
+        /* The client's own time is nobody's to change. */
+        check_timestamps(&b, COLO_TO_GUEST, isns[i][0], 80, primary, 80, secondary);
+        check_timestamps(&b, COLO_FROM_GUEST, isns[i][1], secondary + 40, 80, primary + 40, 80);
+        check_timestamps(&b, COLO_TO_GUEST, isns[i][0], 90, primary + 40, 90, secondary + 40);
+        colo_rewriter_failover(b.r);
+        check_timestamps(&b, COLO_FROM_GUEST, isns[i][1], secondary + 500, 90, primary + 500, 90);
+        check_timestamps(&b, COLO_TO_GUEST, isns[i][0], 600, primary + 500, 600, secondary + 500);
+        bench_end(&b);
+    }
+}
+END_TEST
+
+START_TEST(timestamps_after_a_checkpoint)
+{
+    uint32_t syn[2] = { 77, 0 };
+    uint32_t syn_ack[2] = { 5000, 77 };
+    Bench b = bench_new();
+
+    pass_timestamps(&b, COLO_TO_GUEST, SYN, CLIENT, 0, syn);
+    pass_timestamps(&b, COLO_FROM_GUEST, SYN | ACK, 2000, CLIENT + 1, syn_ack);
+    check_timestamps(&b, COLO_TO_GUEST, 1000, 80, 9000, 80, 5000);
+    colo_rewriter_checkpoint(b.r);
+    check_timestamps(&b, COLO_FROM_GUEST, 1000, 9040, 80, 9040, 80);
+    check_timestamps(&b, COLO_TO_GUEST, 1000, 90, 9040, 90, 9040);
+    bench_end(&b);
+}
+END_TEST
+
 START_TEST(passive_open)
 {
     for (guint i = 0; i < G_N_ELEMENTS(isns); i++) {
@@ -941,6 +1017,8 @@ int main(void)
     tcase_add_test(tc, done_without_connections);
     tcase_add_test(tc, done_after_the_last_has_closed);
     tcase_add_test(tc, half_closed_stays);
+    tcase_add_test(tc, timestamps);
+    tcase_add_test(tc, timestamps_after_a_checkpoint);
     tcase_add_test(tc, idle_connections_are_forgotten);
     tcase_add_test(tc, done_with_unanswered_syns);
     tcase_add_test(tc, done_with_an_offset_of_zero);

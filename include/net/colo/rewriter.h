@@ -14,13 +14,14 @@ typedef struct ColoRewriter ColoRewriter;
 /* What is to be done to a packet. */
 typedef enum {
     COLO_REWRITE_NOTHING,
-    COLO_REWRITE_SEQ,       /* add to the sequence number */
-    COLO_REWRITE_ACK,       /* add to the acknowledgement number and the SACK blocks */
+    COLO_REWRITE_SEQ,       /* add to the sequence number, and to the timestamp */
+    COLO_REWRITE_ACK,       /* add to the acknowledgement number and the SACK blocks, and to the timestamp echoed */
 } ColoRewriteKind;
 
 typedef struct {
     ColoRewriteKind kind;
     uint32_t add;           /* modulo 2^32 */
+    uint32_t add_time;      /* in the guest's timestamp units, modulo 2^32 */
 } ColoRewrite;
 
 /* @secret: 16 random bytes for the flow table. */
