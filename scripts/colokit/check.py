@@ -46,8 +46,8 @@ class Tally:
     def fail(self, name: str, why: str = "") -> None:
         self.failures.append(name)
         print(f"  FAILED  {name}", flush=True)
-        for line in why.strip().splitlines()[-40:]:
-            print(f"          {line}", flush=True)
+        for line in why.strip().splitlines()[-30:]:
+            print(f"          {line[:300]}", flush=True)
 
     def skip(self, name: str, why: str) -> None:
         self.skips.append(name)
@@ -227,7 +227,8 @@ def _run_qtest(tally: Tally, emulator: Path, name: str, pattern: str | None) -> 
     missing = int(plan[1]) - len(outcomes) if plan else 1
     failed = any(word == "not ok" for word, _, _ in outcomes)
     if missing > 0 or (status and not failed):
-        tally.fail(f"{name}: {missing} tests did not end, status {status} {ended}", text)
+        said = "\n".join(line for line in text.splitlines() if not line.startswith("# starting QEMU"))
+        tally.fail(f"{name}: {missing} tests did not end, status {status} {ended}; see {log}", said)
 
 
 # ---------------------------------------------------------------- all

@@ -712,6 +712,7 @@ START_TEST(failover_and_port_reuse)
         } else {
             in(&b, SYN, CLIENT + 500, 0, 0);
             ck_assert_uint_eq(out(&b, SYN | ACK, 50, CLIENT + 501, 0), 50);
+            ck_assert_uint_eq(in(&b, ACK, CLIENT + 501, 12345, 0), 12345);      /* wrong, and the guest's to refuse */
             ck_assert_uint_eq(in(&b, ACK, CLIENT + 501, 51, 0), 51);
         }
         ck_assert_uint_eq(out(&b, ACK, 51, CLIENT + 1, 5), 51);
@@ -842,14 +843,21 @@ END_TEST
 /* Closed on one side only, it lives on. */
 START_TEST(half_closed_stays)
 {
-    Bench b = bench_new();
+    for (int side = 0; side < 2; side++) {
+        Bench b = bench_new();
 
-    open_passive(&b, 1000, 2000);
-    in(&b, FIN | ACK, CLIENT + 1, 1001, 0);
-    in(&b, FIN | ACK, CLIENT + 1, 1001, 0);     /* repeated: still one side */
-    idle_for(&b, 3600);
-    check_mapped(&b, 1000, 2000);
-    bench_end(&b);
+        open_passive(&b, 1000, 2000);
+        for (int i = 0; i < 2; i++) {           /* repeated, it is still one side's */
+            if (side) {
+                in(&b, FIN | ACK, CLIENT + 1, 1001, 0);
+            } else {
+                out(&b, FIN | ACK, 2001, CLIENT + 1, 0);
+            }
+        }
+        idle_for(&b, 3600);
+        check_mapped(&b, 1000, 2000);
+        bench_end(&b);
+    }
 }
 END_TEST
 
