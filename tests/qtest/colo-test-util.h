@@ -69,8 +69,8 @@ ColoTest *colo_test_start(const char *chardevs, const char *fmt, ...) G_GNUC_PRI
 void colo_test_quit(ColoTest *t);
 
 /*
- * Ends the test, and QEMU.  Fails if QEMU does not exit in order, has printed anything on stderr that was not expected, or has not
- * printed each expected line exactly once.
+ * Ends the test, and QEMU.  Fails if QEMU does not exit in order, has printed anything on stderr that was not
+ * expected, or has not printed each expected line exactly once.
  */
 void colo_test_end(ColoTest *t);
 
