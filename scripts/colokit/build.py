@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import filecmp
 import json
 import os
 import re
@@ -128,7 +129,7 @@ def _mirror(pristine: Path, target: Path, prefix: str, overlay: dict[str, bytes 
             # A directory, the host's or only ours.
             changed += _mirror(pristine / name, target / name, path + "/", overlay, progress)
         elif not _same(entry, target / name):
-            shutil.copy2(entry.path, target / name, follow_symlinks=False)
+            _copy(entry, target / name)
             changed += 1
             progress.update(detail=path)
     return changed
@@ -141,14 +142,20 @@ def _same(entry: os.DirEntry, copy: Path) -> bool:
         return False
     here = entry.stat(follow_symlinks=False)
     if entry.is_symlink():
-        same = copy.is_symlink() and os.readlink(entry.path) == os.readlink(copy)
-    else:
-        same = (here.st_mode, here.st_size, here.st_mtime_ns) == \
-            (there.st_mode, there.st_size, there.st_mtime_ns)
-    if not same:
-        # copy2 does not replace a link, nor a file that may not be written.
-        os.unlink(copy)
-    return same
+        return copy.is_symlink() and os.readlink(entry.path) == os.readlink(copy)
+    if (here.st_mode, here.st_size) != (there.st_mode, there.st_size):
+        return False
+    return here.st_mtime_ns == there.st_mtime_ns or filecmp.cmp(entry.path, copy, shallow=False)
+
+
+def _copy(entry: os.DirEntry, copy: Path) -> None:
+    if not os.path.lexists(copy):
+        shutil.copy2(entry.path, copy, follow_symlinks=False)
+        return
+    # Changed back, it is as new to whoever compiles it as any other change: the time is now's.
+    # Removed first, because copying does not replace a link, nor a file that may not be written.
+    os.unlink(copy)
+    shutil.copy(entry.path, copy, follow_symlinks=False)
 
 
 def _remove(entry: os.DirEntry) -> None:
