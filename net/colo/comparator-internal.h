@@ -65,6 +65,7 @@ struct ColoComparator {
     bool marks_epochs[COLO_SIDES];  /* the side says where its epochs begin */
     uint32_t epochs_behind[COLO_SIDES];     /* how many such marks are still to come */
     bool secondary_early;           /* its mark has come before the word of the checkpoint */
+    ColoQueue early;                /* what it has sent since then */
     uint32_t full[COLO_SIDES];      /* flows whose queue is full */
     ColoHeld held[COLO_SIDES];
     ColoHeld alone;                 /* the secondary's datagrams, which are not among those */

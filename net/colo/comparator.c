@@ -20,7 +20,8 @@
  * Epochs.  A checkpoint makes the secondary the primary's copy, so whatever either sent before it is settled: the
  * primary's leaves, the secondary's is of no more use.  Both may still be on their way when the
  * checkpoint is told of here.  A side whose stream carries marks (colo_comparator_epoch) is known to be in the old epoch until
- * its mark comes.  A flow learns of a new epoch when it is next touched; its base is then what the
+ * its mark comes.  The secondary resumes a moment before the checkpoint is told of here; what it sends in between is kept
+ * aside, and no more is read, until it is.  A flow learns of a new epoch when it is next touched; its base is then what the
  * primary has sent, for that is what the checkpoint contained.
  *
  * Load.  A side that is too far ahead is not read (colo_comparator_may_read).  If that comes to hold for both sides, they wait for
@@ -148,6 +149,19 @@ static void settle(ColoComparator *c)
     c->epoch++;
 }
 
+/* The secondary was not early after all, or is gone. */
+static void drop_early(ColoComparator *c)
+{
+    ColoPacket *p;
+
+    while ((p = c->early.head)) {
+        colo_queue_remove(&c->early, p);
+        colo_count(&c->stats.discarded, p->size);
+        colo_packet_free(p);
+    }
+    c->secondary_early = false;
+}
+
 /* Life */
 
 static bool flow_may_go(const ColoFlow *flow, void *opaque)
@@ -176,6 +190,7 @@ void colo_comparator_free(ColoComparator *c)
 {
     if (c) {
         settle(c);
+        drop_early(c);
         colo_flow_table_free(c->flows);
         g_free(c);
     }
@@ -188,8 +203,8 @@ void colo_comparator_set_comparing(ColoComparator *c, bool comparing)
     }
     settle(c);
     colo_flow_table_clear(c->flows);
+    drop_early(c);
     memset(c->epochs_behind, 0, sizeof(c->epochs_behind));
-    c->secondary_early = false;
     c->comparing = comparing;
 }
 
@@ -230,35 +245,7 @@ void colo_comparator_peer_lost(ColoComparator *c)
     ask(c, COLO_REASON_PEER_LOST, &none);
 }
 
-/* Epochs */
-
-void colo_comparator_checkpoint(ColoComparator *c)
-{
-    settle(c);
-    c->stats.checkpoints++;
-    c->epochs_behind[COLO_PRIMARY] += c->marks_epochs[COLO_PRIMARY];
-    c->epochs_behind[COLO_SECONDARY] += c->marks_epochs[COLO_SECONDARY] && !c->secondary_early;
-    c->secondary_early = false;
-}
-
-void colo_comparator_epoch(ColoComparator *c, ColoSide side)
-{
-    if (c->epochs_behind[side]) {
-        c->epochs_behind[side]--;
-    } else if (side == COLO_SECONDARY && c->marks_epochs[side]) {
-        c->secondary_early = true;      /* it resumes before the frame tells us so */
-    } else if (side == COLO_PRIMARY) {
-        c->secondary_early = false;     /* it resumes after that: no word is on its way */
-    }
-    c->marks_epochs[side] = true;
-}
-
-void colo_comparator_reconnected(ColoComparator *c, ColoSide side)
-{
-    c->marks_epochs[side] = false;
-    c->epochs_behind[side] = 0;
-    c->secondary_early = false;
-}
+/* Packets */
 
 /* Output from before the checkpoint that has been loaded already. */
 static void old_epoch_packet(ColoComparator *c, ColoCompareFlow *f, ColoSide side, const ColoPacket *p)
@@ -273,14 +260,44 @@ static void old_epoch_packet(ColoComparator *c, ColoCompareFlow *f, ColoSide sid
     }
 }
 
-/* Packets */
+static bool is_too_far_ahead(const ColoComparator *c, ColoSide side)
+{
+    return c->full[side] || c->stats.held_bytes[side] >= HELD_BYTES_MAX;
+}
+
+/* The borrowed @p finds its flow and is dealt with there. */
+static void take(ColoComparator *c, ColoSide side, ColoPacket *p, int64_t now)
+{
+    ColoFlowKey key;
+    ColoCompareFlow *f;
+
+    colo_flow_table_age(c->flows, now);
+    colo_flow_key(&key, p, COLO_FROM_GUEST);
+    f = (ColoCompareFlow *)colo_flow_get(c->flows, &key, now);
+    p->flow = &f->flow;
+    p->arrival = now;
+    if (f->epoch != c->epoch) {
+        f->epoch = c->epoch;
+        colo_compare_tcp_rebase(f);
+    }
+
+    if (c->epochs_behind[side]) {
+        old_epoch_packet(c, f, side, p);
+    } else if (p->class == COLO_CLASS_TCP) {
+        colo_compare_tcp(c, f, side, p);
+    } else {
+        colo_compare_datagram(c, f, side, p);
+    }
+
+    if (is_too_far_ahead(c, COLO_PRIMARY) && is_too_far_ahead(c, COLO_SECONDARY)) {
+        colo_compare_diverged(c, COLO_REASON_QUEUE_FULL, f);
+    }
+}
 
 void colo_comparator_packet(ColoComparator *c, ColoSide side, const uint8_t *frame, uint32_t size,
                             uint32_t vnet_len, int64_t now)
 {
     ColoPacket p;
-    ColoFlowKey key;
-    ColoCompareFlow *f;
 
     colo_count(&c->stats.in[side], size);
     colo_packet_parse(&p, frame, size, vnet_len);
@@ -290,35 +307,64 @@ void colo_comparator_packet(ColoComparator *c, ColoSide side, const uint8_t *fra
         } else {
             colo_count(&c->stats.discarded, size);
         }
-        return;
-    }
-
-    colo_flow_table_age(c->flows, now);
-    colo_flow_key(&key, &p, COLO_FROM_GUEST);
-    f = (ColoCompareFlow *)colo_flow_get(c->flows, &key, now);
-    p.flow = &f->flow;
-    p.arrival = now;
-    if (f->epoch != c->epoch) {
-        f->epoch = c->epoch;
-        colo_compare_tcp_rebase(f);
-    }
-
-    if (c->epochs_behind[side]) {
-        old_epoch_packet(c, f, side, &p);
-    } else if (p.class == COLO_CLASS_TCP) {
-        colo_compare_tcp(c, f, side, &p);
+    } else if (side == COLO_SECONDARY && c->secondary_early) {
+        p.arrival = now;
+        colo_queue_push(&c->early, colo_packet_hold(&p));
     } else {
-        colo_compare_datagram(c, f, side, &p);
-    }
-
-    if (!colo_comparator_may_read(c, COLO_PRIMARY) && !colo_comparator_may_read(c, COLO_SECONDARY)) {
-        colo_compare_diverged(c, COLO_REASON_QUEUE_FULL, f);
+        take(c, side, &p, now);
     }
 }
 
 bool colo_comparator_may_read(const ColoComparator *c, ColoSide side)
 {
-    return !c->full[side] && c->stats.held_bytes[side] < HELD_BYTES_MAX;
+    return !is_too_far_ahead(c, side) && !(side == COLO_SECONDARY && c->secondary_early);
+}
+
+/* Epochs */
+
+/* What was kept aside is of this epoch. */
+static void take_early(ColoComparator *c)
+{
+    ColoPacket *p;
+
+    c->secondary_early = false;
+    while ((p = c->early.head)) {
+        ColoPacket borrowed = *p;
+
+        borrowed.held = false;
+        colo_queue_remove(&c->early, p);
+        take(c, COLO_SECONDARY, &borrowed, p->arrival);
+        colo_packet_free(p);
+    }
+}
+
+void colo_comparator_checkpoint(ColoComparator *c)
+{
+    settle(c);
+    c->stats.checkpoints++;
+    c->epochs_behind[COLO_PRIMARY] += c->marks_epochs[COLO_PRIMARY];
+    c->epochs_behind[COLO_SECONDARY] += c->marks_epochs[COLO_SECONDARY] && !c->secondary_early;
+    take_early(c);
+}
+
+void colo_comparator_epoch(ColoComparator *c, ColoSide side)
+{
+    if (c->epochs_behind[side]) {
+        c->epochs_behind[side]--;
+    } else if (side == COLO_SECONDARY && c->marks_epochs[side]) {
+        drop_early(c);                  /* of an epoch that is over already */
+        c->secondary_early = true;      /* it resumes before the frame tells us so */
+    } else if (side == COLO_PRIMARY) {
+        take_early(c);                  /* it resumes after that: no word is on its way */
+    }
+    c->marks_epochs[side] = true;
+}
+
+void colo_comparator_reconnected(ColoComparator *c, ColoSide side)
+{
+    c->marks_epochs[side] = false;
+    c->epochs_behind[side] = 0;
+    drop_early(c);
 }
 
 /* Time */

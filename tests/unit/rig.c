@@ -105,15 +105,19 @@ void rig_wait(Rig *rig, int64_t ns)
 
 void rig_checkpoint(Rig *rig)
 {
+    bool is_read = colo_comparator_may_read(rig->c, COLO_SECONDARY);
+
     colo_comparator_checkpoint(rig->c);
     rig->asked_in_epoch = 0;
     ck_assert_uint_eq(rig_held(rig, COLO_PRIMARY), 0);
-    ck_assert_uint_eq(rig_held(rig, COLO_SECONDARY), 0);
     ck_assert_uint_eq(colo_comparator_stats(rig->c)->held_bytes[COLO_PRIMARY], 0);
-    ck_assert_uint_eq(colo_comparator_stats(rig->c)->held_bytes[COLO_SECONDARY], 0);
-    ck_assert(colo_comparator_deadline(rig->c) == INT64_MAX);
+    if (is_read) {      /* else something of the new epoch may have come already */
+        ck_assert_uint_eq(rig_held(rig, COLO_SECONDARY), 0);
+        ck_assert_uint_eq(colo_comparator_stats(rig->c)->held_bytes[COLO_SECONDARY], 0);
+        ck_assert(colo_comparator_deadline(rig->c) == INT64_MAX);
+        ck_assert(colo_comparator_may_read(rig->c, COLO_SECONDARY));
+    }
     ck_assert(colo_comparator_may_read(rig->c, COLO_PRIMARY));
-    ck_assert(colo_comparator_may_read(rig->c, COLO_SECONDARY));
 }
 
 void rig_epoch(Rig *rig, ColoSide side)

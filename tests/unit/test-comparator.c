@@ -809,6 +809,29 @@ START_TEST(mark_overtakes_the_word_of_the_checkpoint)
 }
 END_TEST
 
+/* What the secondary sends between its mark and the word of the checkpoint is of the new epoch, and not lost. */
+START_TEST(secondary_sends_before_the_word_of_the_checkpoint)
+{
+    Rig *rig = rig_in_the_middle(100);
+
+    rig_epoch(rig, COLO_SECONDARY);
+    primary(rig, ACK, 100, CLIENT, "old");
+    rig_expect_nothing(rig);
+    rig_epoch(rig, COLO_SECONDARY);
+    ck_assert(!colo_comparator_may_read(rig->c, COLO_SECONDARY));
+    secondary(rig, ACK, 103, CLIENT, "new");
+    rig_expect_nothing(rig);
+    rig_checkpoint(rig);
+    rig_expect(rig, ACK, 100, 3);
+    ck_assert(colo_comparator_may_read(rig->c, COLO_SECONDARY));
+    ck_assert_uint_eq(rig_held(rig, COLO_SECONDARY), 1);
+    primary(rig, ACK, 103, CLIENT, "new");
+    rig_expect(rig, ACK, 103, 3);
+    rig_expect_asked(rig, 0, 0);
+    rig_free(rig);
+}
+END_TEST
+
 /* Guests may resume without a checkpoint, too; marks that mean none must not count for long. */
 START_TEST(mark_without_a_checkpoint)
 {
@@ -989,6 +1012,7 @@ int main(void)
     tcase_add_test(tc, reconnected_without_marks);
     tcase_add_test(tc, mark_overtakes_the_word_of_the_checkpoint);
     tcase_add_test(tc, mark_without_a_checkpoint);
+    tcase_add_test(tc, secondary_sends_before_the_word_of_the_checkpoint);
     tcase_add_test(tc, switching_on_again_is_a_new_epoch);
     suite_add_tcase(suite, tc);
     return run_suite(suite);
