@@ -143,7 +143,8 @@ class Network:
 
 def _ip(namespace: Namespace, commands: str) -> None:
     lines = "".join(f"{line.strip()}\n" for line in commands.strip().splitlines())
-    result = subprocess.run(["ip", "-netns", namespace.name, "-batch", "-"], input=lines,
+    # Not "ip -netns", which would want to mount /sys anew and cannot in a chroot.
+    result = subprocess.run(namespace.command(["ip", "-batch", "-"]), input=lines,
                             capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise Failure(f"cannot set up the network: {result.stderr.strip()}")
