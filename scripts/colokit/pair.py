@@ -337,6 +337,7 @@ class Pair:
             "-D", f"{path}.trace",
             "-serial", f"file:{path}.console",
             "-qmp", f"unix:{path}.qmp,server=on,wait=off",
+            "-qmp", f"unix:{path}.probe,server=on,wait=off",
         ]
         for event in TRACE_EVENTS:
             command += ["-trace", event]

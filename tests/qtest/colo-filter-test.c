@@ -398,11 +398,13 @@ static void check_redirector_reader_away(bool tx)
         waiting = out->deaf ? DIV_ROUND_UP(colo_test_count(t, "f0", "queued"), BIG + 4) : 0;
         colo_peer_close(out);
 
-        /* What was in its socket is lost with it.  The rest comes out, in order and whole. */
+        /*
+         * What was in its socket is lost with it.  The rest comes out, in order and whole; some of what it has read,
+         * too, perhaps: when a write breaks off, the chardev does not tell how much of it had gone.
+         */
         colo_test_wait_count(t, "f0", "input.packets", 100 + 151 * round + 150);
         colo_test_wait_count(t, "f0", "queued", 0);
         came = went_on(t, "f0") - before;
-        g_assert_cmpuint(came, <=, 150 - next);
         g_assert_cmpuint(came, >=, waiting);
         expect_numbers(to, 150 - came, 150, BIG);
         send_number(from, 150, 100);
