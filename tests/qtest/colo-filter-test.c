@@ -201,8 +201,7 @@ static void check_redirector(const char *queue, bool vnet)
     if (vnet) {
         in->vnet_len = 12;      /* the network has none, so it is taken off */
     }
-    colo_peer_flush(in);
-    colo_test_assert_responsive(t);
+    colo_test_wait_connected(t, "out");
     for (uint32_t size = 4; size <= COLO_TEST_LONGEST; size = size < 1000 ? size * 3 : size + 17157) {
         send_number(t->host, size, size);
         expect_numbers(tx ? out : t->guest, size, size + 1, size);
@@ -373,7 +372,7 @@ static void check_redirector_reader_away(bool tx)
         uint32_t next = 1;
         uint64_t came, waiting;
 
-        colo_test_assert_responsive(t);
+        colo_test_wait_connected(t, "out");
         send_number(from, 0, BIG);
         expect_numbers(out, 0, 1, BIG);
 
@@ -428,7 +427,7 @@ static void test_redirector_deaf_reader(void)
     ColoPeer *out = colo_test_connect(t, "out", false);
     uint64_t redirected;
 
-    colo_test_assert_responsive(t);
+    colo_test_wait_connected(t, "out");
     colo_test_expect_message(t, "*warning: filter-redirector 'f0': outdev*does not keep up*");
     out->deaf = true;
     for (uint32_t i = 0; i < count; i += 10) {
@@ -487,6 +486,7 @@ static void test_redirector_status(void)
     ColoPeer *out = colo_test_connect(t, "out", false);
     uint64_t queued, whole;
 
+    colo_test_wait_connected(t, "out");
     pass_numbers(t, 0, 10, 100);
     set_status(t, "f0", "on");
     send_numbers(t->host, 0, 10, 100);
@@ -513,7 +513,7 @@ static void test_redirector_status(void)
         colo_peer_expect_end(out);
         colo_peer_close(out);
         out = colo_test_connect(t, "out", false);
-        colo_test_assert_responsive(t);
+        colo_test_wait_connected(t, "out");
     }
     send_numbers(t->host, 120, 130, 100);
     expect_numbers(out, 120, 130, 100);
@@ -530,7 +530,7 @@ static void test_redirector_del_in_the_middle(void)
         uint64_t queued, whole;
 
         colo_test_add(t, REDIRECTOR("f0", "bn0", "tx") ", 'outdev': 'out'");
-        colo_test_assert_responsive(t);
+        colo_test_wait_connected(t, "out");
         send_number(t->host, 0, 100);
         expect_numbers(out, 0, 1, 100);
         out->deaf = true;
@@ -589,7 +589,7 @@ static void test_redirector_netdev_del(void)
     ColoTest *t = colo_test_start("out", "-object filter-redirector,id=f0,netdev=bn0,queue=tx,outdev=out");
     ColoPeer *out = colo_test_connect(t, "out", false);
 
-    colo_test_assert_responsive(t);
+    colo_test_wait_connected(t, "out");
     out->deaf = true;
     send_numbers(t->host, 0, 100, BIG);
     colo_test_wait_count(t, "f0", "redirected.packets", 100);
@@ -606,7 +606,8 @@ static void test_exit_with_packets(void)
     ColoPeer *out = colo_test_connect(t, "out", false);
     ColoPeer *mirror = colo_test_connect(t, "mirror", false);
 
-    colo_test_wait_count(t, "f1", "connected", 1);
+    colo_test_wait_connected(t, "mirror");
+    colo_test_wait_connected(t, "out");
     out->deaf = mirror->deaf = true;
     send_numbers(t->host, 0, 100, BIG);
     colo_test_wait_count(t, "f0", "redirected.packets", 100);
@@ -622,6 +623,7 @@ static void test_redirector_epoch_marks(void)
     ColoPeer *out = colo_test_connect(t, "out", false);
     g_autoptr(GByteArray) mark = colo_test_epoch_mark();
 
+    colo_test_wait_connected(t, "out");
     colo_peer_send_frame(in, mark);
     send_number(in, 0, 100);
     expect_numbers(t->host, 0, 1, 100);
@@ -655,6 +657,8 @@ static void test_add_del_under_traffic(void)
     uint32_t last[2] = { 0, 0 };
     uint32_t next = 0;
 
+    colo_test_wait_connected(t, "mirror");
+    colo_test_wait_connected(t, "out");
     for (uint32_t i = 0; i < rounds; i++) {
         send_numbers(t->host, next, next + burst, size);
         next += burst;
@@ -943,7 +947,8 @@ static void test_query(void)
     };
     g_autofree char *text = NULL;
 
-    colo_test_wait_count(t, "m0", "connected", 1);
+    colo_test_wait_connected(t, "mirror");
+    colo_test_wait_connected(t, "out");
     send_numbers(t->host, 0, 10, 100);
     expect_numbers(mirror, 0, 10, 100);
     expect_numbers(out, 0, 10, 100);

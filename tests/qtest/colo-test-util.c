@@ -351,6 +351,36 @@ ColoPeer *colo_test_connect(ColoTest *t, const char *chardev, bool vnet)
 }
 
 typedef struct {
+    ColoTest *test;
+    const char *chardev;
+} Connecting;
+
+static bool has_connected(void *opaque)
+{
+    Connecting *c = opaque;
+    QDict *answer = qtest_qmp(c->test->qts, "{ 'execute': 'query-chardev' }");
+    QListEntry *entry;
+    bool connected = false;
+
+    QLIST_FOREACH_ENTRY(qdict_get_qlist(answer, "return"), entry) {
+        QDict *info = qobject_to(QDict, qlist_entry_obj(entry));
+
+        if (!strcmp(qdict_get_str(info, "label"), c->chardev)) {
+            connected = !g_str_has_prefix(qdict_get_str(info, "filename"), "disconnected:");
+        }
+    }
+    qobject_unref(answer);
+    return connected;
+}
+
+void colo_test_wait_connected(ColoTest *t, const char *chardev)
+{
+    Connecting connecting = { t, chardev };
+
+    colo_test_wait(t, has_connected, &connecting, "QEMU to accept the connection");
+}
+
+typedef struct {
     int listener;
     int fd;
 } Accepting;

@@ -89,6 +89,9 @@ void colo_test_run(ColoTest *t, int ms);
 /* Connects to a chardev of the test's; with @vnet its stream has a word for the virtio-net header. */
 ColoPeer *colo_test_connect(ColoTest *t, const char *chardev, bool vnet);
 
+/* Waits until QEMU has accepted that.  Only for a chardev that is not in an iothread. */
+void colo_test_wait_connected(ColoTest *t, const char *chardev);
+
 /* Waits for QEMU to connect to @listener. */
 ColoPeer *colo_test_accept(ColoTest *t, int listener);
 
