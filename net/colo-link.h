@@ -20,7 +20,7 @@ typedef struct ColoLinkOps {
     void (*read_done)(void *opaque);
     /* The most to read at once, bytes; 0: as much as there is. */
     int read_size;
-    /* Connected, or disconnected.  Must not touch the link.  May be NULL. */
+    /* Connected, or disconnected.  May come out of colo_link_flush(): must not send. */
     void (*connected)(bool connected, void *opaque);
 } ColoLinkOps;
 
