@@ -20,7 +20,7 @@ typedef struct ColoLinkOps {
     void (*read_done)(void *opaque);
     /* The most to read at once, bytes; 0: as much as there is. */
     int read_size;
-    /* Connected, or disconnected.  May come out of colo_link_flush(): must not send. */
+    /* Connected, or disconnected.  Comes out of colo_link_flush(), too: must not send.  May be NULL. */
     void (*connected)(bool connected, void *opaque);
 } ColoLinkOps;
 
