@@ -315,6 +315,11 @@ void colo_comparator_packet(ColoComparator *c, ColoSide side, const uint8_t *fra
     }
 }
 
+void colo_comparator_flush(ColoComparator *c)
+{
+    (void)c;
+}
+
 bool colo_comparator_may_read(const ColoComparator *c, ColoSide side)
 {
     return !is_too_far_ahead(c, side) && !(side == COLO_SECONDARY && c->secondary_early);

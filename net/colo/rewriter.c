@@ -296,6 +296,7 @@ void colo_rewrite(ColoPacket *p, ColoRewrite rewrite)
 {
     switch (rewrite.kind) {
     case COLO_REWRITE_NOTHING:
+    case COLO_REWRITE_WAIT:
         break;
     case COLO_REWRITE_SEQ:
         add_at(p, p->l4 + TCP_SEQ, rewrite.add);
@@ -307,6 +308,12 @@ void colo_rewrite(ColoPacket *p, ColoRewrite rewrite)
         add_to_timestamp(p, 4, rewrite.add_time);
         break;
     }
+}
+
+ColoPacket *colo_rewriter_ready(ColoRewriter *r)
+{
+    (void)r;
+    return NULL;
 }
 
 void colo_rewriter_checkpoint(ColoRewriter *r)

@@ -77,6 +77,12 @@ void colo_comparator_packet(ColoComparator *c, ColoSide side, const uint8_t *fra
                             uint32_t vnet_len, int64_t now);
 
 /*
+ * All that could be read for now has been handed on.  A packet that is compared in part only is cut here, and its front
+ * half leaves; so what one read brings, however the sides have cut it, costs at most one cut for each flow.
+ */
+void colo_comparator_flush(ColoComparator *c);
+
+/*
  * A checkpoint has been loaded by the secondary: everything held is released, the secondary's unmatched output
  * forgotten, and a new epoch begins.
  */

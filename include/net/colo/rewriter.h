@@ -16,6 +16,7 @@ typedef enum {
     COLO_REWRITE_NOTHING,
     COLO_REWRITE_SEQ,       /* add to the sequence number, and to the timestamp */
     COLO_REWRITE_ACK,       /* add to the acknowledgement number and the SACK blocks, and to the timestamp echoed */
+    COLO_REWRITE_WAIT,      /* it has been kept: it goes nowhere until colo_rewriter_ready() returns it */
 } ColoRewriteKind;
 
 typedef struct {
@@ -30,6 +31,14 @@ void colo_rewriter_free(ColoRewriter *r);
 
 /* Looks at a packet, in the order in which they pass, and decides.  @now: ns of a monotonic clock. */
 ColoRewrite colo_rewriter_look(ColoRewriter *r, ColoDirection direction, const ColoPacket *p, int64_t now);
+
+/*
+ * A packet to the guest that has waited and need wait no longer, rewritten already; NULL if there is none (left).
+ * To be asked after each look at a packet from the guest, after a checkpoint and after a failover, until it returns NULL.
+ *
+ * Returns: a packet that is the caller's, to be ended with colo_packet_free().
+ */
+ColoPacket *colo_rewriter_ready(ColoRewriter *r);
 
 /* Does it, to a packet whose bytes may be written; keeps the checksum right. */
 void colo_rewrite(ColoPacket *p, ColoRewrite rewrite);
