@@ -77,6 +77,7 @@ struct ColoCompare {
     ColoLink in[COLO_SIDES];
     ColoLink out;
     ColoLink notify;
+    int64_t now;                        /* ns; when this turn's packets came; 0: none has */
     QEMUTimer *timer;
     int64_t timer_at;                   /* ns; INT64_MAX: not set */
     QTAILQ_ENTRY(ColoCompare) next;
@@ -97,9 +98,12 @@ static const char *compare_id(ColoCompare *s)
 /* The end of a turn: what was released is written, and the timer set to what comes next. */
 static void compare_turn_done(ColoCompare *s)
 {
-    int64_t deadline = colo_comparator_deadline(s->comparator);
+    int64_t deadline;
 
+    s->now = 0;
+    colo_comparator_flush(s->comparator);
     colo_link_flush(&s->out);
+    deadline = colo_comparator_deadline(s->comparator);
     if (deadline != s->timer_at) {
         s->timer_at = deadline;
         if (deadline == INT64_MAX) {
@@ -167,7 +171,8 @@ static void compare_packet(ColoCompare *s, ColoSide side, const uint8_t *frame, 
         trace_colo_compare_epoch(compare_id(s), side == COLO_PRIMARY ? "primary" : "secondary");
         colo_comparator_epoch(s->comparator, side);
     } else {
-        colo_comparator_packet(s->comparator, side, frame, size, vnet_len, qemu_clock_get_ns(QEMU_CLOCK_REALTIME));
+        s->now = s->now ?: qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+        colo_comparator_packet(s->comparator, side, frame, size, vnet_len, s->now);
     }
 }
 

@@ -15,6 +15,7 @@
 #include "net/filter.h"
 #include "qapi/error.h"
 #include "qemu/iov.h"
+#include "qemu/main-loop.h"
 #include "qemu/timer.h"
 #include "qom/object.h"
 #include "trace.h"
@@ -26,9 +27,29 @@ struct FilterRewriter {
     NetFilterState parent_obj;
     bool vnet_hdr;
     ColoRewriter *rewriter;
+    QEMUBH *bh;                 /* for packets that need wait no longer */
     ColoCount in[2];            /* by ColoDirection */
     ColoCount rewritten[2];
 };
+
+/* Packets to the guest that have waited for its SYN-ACK go on. */
+static void rewriter_pass_ready(FilterRewriter *s)
+{
+    NetFilterState *nf = NETFILTER(s);
+    ColoPacket *p;
+
+    while ((p = colo_rewriter_ready(s->rewriter))) {
+        struct iovec iov = { .iov_base = p->data, .iov_len = p->size };
+
+        qemu_netfilter_pass_to_next(nf->netdev, QEMU_NET_PACKET_FLAG_NONE, &iov, 1, nf);
+        colo_packet_free(p);
+    }
+}
+
+static void rewriter_bh(void *opaque)
+{
+    rewriter_pass_ready(opaque);
+}
 
 static ssize_t rewriter_receive_iov(NetFilterState *nf, NetClientState *sender, unsigned flags,
                                     const struct iovec *iov, int iovcnt, NetPacketSent *sent_cb)
@@ -52,7 +73,16 @@ static ssize_t rewriter_receive_iov(NetFilterState *nf, NetClientState *sender, 
     if (!colo_packet_parse(&p, copy ?: iov[0].iov_base, size, vnet_len)) {
         return 0;
     }
+    if (direction == COLO_TO_GUEST) {
+        rewriter_pass_ready(s);
+    }
     rewrite = colo_rewriter_look(s->rewriter, direction, &p, qemu_clock_get_ns(QEMU_CLOCK_REALTIME));
+    if (direction == COLO_FROM_GUEST) {
+        qemu_bh_schedule(s->bh);    /* the guest is sending: not now */
+    }
+    if (rewrite.kind == COLO_REWRITE_WAIT) {
+        return size;
+    }
     if (rewrite.kind == COLO_REWRITE_NOTHING) {
         return 0;
     }
@@ -80,6 +110,7 @@ static void rewriter_handle_event(NetFilterState *nf, int event, Error **errp)
     } else if (event == COLO_EVENT_FAILOVER) {
         colo_rewriter_failover(s->rewriter);
     }
+    qemu_bh_schedule(s->bh);
 }
 
 static void rewriter_setup(NetFilterState *nf, Error **errp)
@@ -91,13 +122,19 @@ static void rewriter_setup(NetFilterState *nf, Error **errp)
         return;
     }
     s->rewriter = colo_rewriter_new(secret);
+    s->bh = qemu_bh_new(rewriter_bh, s);
 }
 
 static void rewriter_cleanup(NetFilterState *nf)
 {
     FilterRewriter *s = FILTER_REWRITER(nf);
 
-    colo_rewriter_free(s->rewriter);
+    if (s->rewriter) {
+        colo_rewriter_failover(s->rewriter);
+        rewriter_pass_ready(s);
+        colo_rewriter_free(s->rewriter);
+        qemu_bh_delete(s->bh);
+    }
 }
 
 static ColoProxyInfo *rewriter_report(Object *obj)

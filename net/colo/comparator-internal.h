@@ -8,6 +8,7 @@
 #define NET_COLO_COMPARATOR_INTERNAL_H
 
 #include "net/colo/comparator.h"
+#include "net/colo/history.h"
 #include "net/colo/queue.h"
 
 /*
@@ -23,8 +24,11 @@ typedef struct {
     uint32_t secondary_isn;         /* in the secondary's own space */
     uint32_t secondary_ack;         /* highest acknowledgement that the secondary has made */
     uint32_t secondary_rst_ack;
+    uint64_t primary_options;       /* of the SYN that has left, hashed */
     uint64_t secondary_options;     /* of its SYN, hashed */
+    uint64_t said;                  /* what has left, in the history */
     ColoPacket *frontier;           /* first held packet that is not wholly compared */
+    uint8_t secondary_probe;        /* its last repetition of the byte before `next` */
     bool next_set : 1;
     bool primary_isn_set : 1;
     bool primary_end_set : 1;
@@ -35,19 +39,32 @@ typedef struct {
     bool secondary_syn_ack : 1;     /* and that it carried an ACK */
     bool secondary_rst : 1;
     bool secondary_rst_ack_set : 1;
+    bool secondary_probe_set : 1;
 } ColoTcp;
 
-/* A flow as the comparator sees it. */
+/* One side's fragments of one IP datagram. */
 typedef struct {
+    uint32_t have;                  /* bytes that have come */
+    uint32_t total;                 /* bytes there are; 0: the last one has not come */
+    bool impossible;                /* they overlap, or make up more than a datagram can be */
+} ColoAssembly;
+
+/* A flow as the comparator sees it. */
+typedef struct ColoCompareFlow {
     ColoFlow flow;
     uint32_t epoch;                 /* to which the rest belongs */
     uint32_t count[COLO_SIDES];     /* packets in the queues below */
+    bool has_front;                 /* it is in the comparator's list of such flows */
     ColoQueue primary;              /* held, in the order in which they came */
     ColoQueue secondary;            /* not compared yet; for TCP, sorted */
-    ColoTcp tcp;
+    struct ColoCompareFlow *next_front;
+    union {
+        ColoTcp tcp;
+        ColoAssembly assembly;
+    };
 } ColoCompareFlow;
 
-G_STATIC_ASSERT(sizeof(ColoCompareFlow) <= 240);
+G_STATIC_ASSERT(sizeof(ColoCompareFlow) <= 208);
 
 /* All that a side holds, by arrival. */
 typedef struct {
@@ -69,16 +86,18 @@ struct ColoComparator {
     uint32_t full[COLO_SIDES];      /* flows whose queue is full */
     ColoHeld held[COLO_SIDES];
     ColoHeld alone;                 /* the secondary's datagrams, which are not among those */
+    ColoCompareFlow *fronts;        /* flows whose first packet is compared in part, and may be cut */
     int64_t suspect_at;             /* when the first suspect datagram's grace ends, ns; INT64_MAX: none */
     ColoFlowTable *flows;
+    ColoHistory *history;
     ColoComparatorStats stats;
 };
 
 /* Lets the primary's packet @p of @f go, and accounts for it; takes it out of nothing. */
 void colo_compare_release(ColoComparator *c, ColoCompareFlow *f, const ColoPacket *p);
 
-/* Makes a copy of the borrowed @p that is accounted for as held by @side; puts it into no queue. */
-ColoPacket *colo_compare_hold(ColoComparator *c, ColoCompareFlow *f, ColoSide side, const ColoPacket *p);
+/* Makes a copy of the borrowed @p, which loses its parts to it, that is accounted for as held by @side; puts it into no queue. */
+ColoPacket *colo_compare_hold(ColoComparator *c, ColoCompareFlow *f, ColoSide side, ColoPacket *p);
 
 /* Ends such a copy.  It must be in no queue any more. */
 void colo_compare_drop(ColoComparator *c, ColoCompareFlow *f, ColoSide side, ColoPacket *p);
@@ -86,7 +105,18 @@ void colo_compare_drop(ColoComparator *c, ColoCompareFlow *f, ColoSide side, Col
 /* The sides differ in @f. */
 void colo_compare_diverged(ColoComparator *c, ColoReason reason, const ColoCompareFlow *f);
 
+/* The first packet of @f may be cut at the end of the batch. */
+void colo_compare_later(ColoComparator *c, ColoCompareFlow *f);
+
+/*
+ * Takes the copy @p out of the accounts of @side, without ending it: what it was held for it is part of something
+ * else now.
+ */
+void colo_compare_unhold(ColoComparator *c, ColoCompareFlow *f, ColoSide side, ColoPacket *p);
+
 /* compare-tcp.c */
+/* The end of a batch: what is compared of the first packet may leave. */
+void colo_compare_tcp_flush(ColoComparator *c, ColoCompareFlow *f);
 void colo_compare_tcp(ColoComparator *c, ColoCompareFlow *f, ColoSide side, ColoPacket *p);
 /* A new epoch: what the primary has sent so far is what both sides start from. */
 void colo_compare_tcp_rebase(ColoCompareFlow *f);
@@ -97,8 +127,15 @@ void colo_compare_tcp_released(ColoComparator *c, ColoCompareFlow *f, const Colo
 /* True if @p waits for nothing but the secondary's acknowledgement. */
 bool colo_compare_tcp_waits_for_ack(const ColoCompareFlow *f, const ColoPacket *p);
 
+/* fragments.c */
+/*
+ * Takes the fragment @p, of the flow @f that its datagram's fragments have in common.  Returns the datagram if they are all there,
+ * else NULL.  The datagram carries the fragments as its parts; it is the caller's, who also removes @f.
+ */
+ColoPacket *colo_compare_fragment(ColoComparator *c, ColoCompareFlow *f, ColoSide side, ColoPacket *p);
+
 /* compare-datagram.c */
-void colo_compare_datagram(ColoComparator *c, ColoCompareFlow *f, ColoSide side, ColoPacket *p);
+void colo_compare_datagram(ColoComparator *c, ColoCompareFlow *f, ColoSide side, ColoPacket *p, int64_t now);
 /* How long (ns) two different datagrams may turn out to be swapped or late ones. */
 #define COLO_DATAGRAM_GRACE (20 * 1000 * 1000LL)
 

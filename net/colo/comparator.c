@@ -35,6 +35,9 @@
 /* Bytes that one side may hold in all flows together before it is made to wait. */
 #define HELD_BYTES_MAX (256 * 1024 * 1024ULL)
 
+/* What is remembered of what has left; more than the bandwidth-delay product of one gigabit and 200 ms. */
+#define HISTORY_BYTES (32 * 1024 * 1024)
+
 #define SECOND (1000 * 1000 * 1000LL)
 /* Longer than any keep-alive interval (RFC 9293, section 3.8.4: two hours). */
 #define IDLE_LIFETIME (3 * 3600 * SECOND)
@@ -60,12 +63,18 @@ const char *colo_reason_name(ColoReason reason)
 
 /* Held packets */
 
-static void age_append(ColoHeld *held, ColoPacket *p)
+/* Nearly always at the end; what was put together from fragments is as old as the first of them. */
+static void age_insert(ColoHeld *held, ColoPacket *p)
 {
-    p->older = held->newest;
-    p->newer = NULL;
-    *(held->newest ? &held->newest->newer : &held->oldest) = p;
-    held->newest = p;
+    ColoPacket *older = held->newest;
+
+    while (older && older->arrival > p->arrival) {
+        older = older->older;
+    }
+    p->older = older;
+    p->newer = older ? older->newer : held->oldest;
+    *(older ? &older->newer : &held->oldest) = p;
+    *(p->newer ? &p->newer->older : &held->newest) = p;
 }
 
 static void age_unlink(ColoHeld *held, ColoPacket *p)
@@ -80,14 +89,16 @@ static ColoHeld *age_list(ColoComparator *c, ColoSide side, const ColoPacket *p)
     return side == COLO_SECONDARY && p->class != COLO_CLASS_TCP ? &c->alone : &c->held[side];
 }
 
-ColoPacket *colo_compare_hold(ColoComparator *c, ColoCompareFlow *f, ColoSide side, const ColoPacket *p)
+ColoPacket *colo_compare_hold(ColoComparator *c, ColoCompareFlow *f, ColoSide side, ColoPacket *p)
 {
     ColoPacket *copy = colo_packet_hold(p);
 
     copy->flow = &f->flow;
-    age_append(age_list(c, side, copy), copy);
+    copy->parts = p->parts;
+    p->parts = NULL;
+    age_insert(age_list(c, side, copy), copy);
     c->stats.held[side]++;
-    c->stats.held_bytes[side] += copy->size;
+    c->stats.held_bytes[side] += colo_packet_footprint(copy);
     if (++f->count[side] == c->config.queue_size) {
         c->full[side]++;
     }
@@ -97,24 +108,45 @@ ColoPacket *colo_compare_hold(ColoComparator *c, ColoCompareFlow *f, ColoSide si
     return copy;
 }
 
-void colo_compare_drop(ColoComparator *c, ColoCompareFlow *f, ColoSide side, ColoPacket *p)
+void colo_compare_unhold(ColoComparator *c, ColoCompareFlow *f, ColoSide side, ColoPacket *p)
 {
     age_unlink(age_list(c, side, p), p);
     c->stats.held[side]--;
-    c->stats.held_bytes[side] -= p->size;
+    c->stats.held_bytes[side] -= colo_packet_footprint(p);
     if (f->count[side]-- == c->config.queue_size) {
         c->full[side]--;
     }
-    if (side == COLO_SECONDARY) {
+}
+
+/* Counts what the secondary has sent, part by part. */
+static void count_discarded(ColoComparator *c, const ColoPacket *p)
+{
+    for (const ColoPacket *part = p->parts; part; part = part->next) {
+        colo_count(&c->stats.discarded, part->size);
+    }
+    if (!p->parts) {
         colo_count(&c->stats.discarded, p->size);
+    }
+}
+
+void colo_compare_drop(ColoComparator *c, ColoCompareFlow *f, ColoSide side, ColoPacket *p)
+{
+    colo_compare_unhold(c, f, side, p);
+    if (side == COLO_SECONDARY) {
+        count_discarded(c, p);
     }
     colo_packet_free(p);
 }
 
 static void release(ColoComparator *c, const ColoPacket *p)
 {
-    colo_count(&c->stats.released, p->size);
-    c->ops->release(p->data, p->size, p->vnet_len, c->opaque);
+    for (const ColoPacket *part = p->parts; part; part = part->next) {
+        release(c, part);
+    }
+    if (!p->parts) {
+        colo_count(&c->stats.released, p->size);
+        c->ops->release(p->data, p->size, p->vnet_len, c->opaque);
+    }
 }
 
 void colo_compare_release(ColoComparator *c, ColoCompareFlow *f, const ColoPacket *p)
@@ -144,6 +176,10 @@ static void settle(ColoComparator *c)
         colo_compare_drop(c, f, COLO_SECONDARY, p);
     }
     g_assert(!c->full[COLO_PRIMARY] && !c->full[COLO_SECONDARY]);
+    while (c->fronts) {
+        c->fronts->has_front = false;
+        c->fronts = c->fronts->next_front;
+    }
     c->suspect_at = INT64_MAX;
     c->asked = false;
     c->epoch++;
@@ -169,7 +205,7 @@ static bool flow_may_go(const ColoFlow *flow, void *opaque)
     const ColoCompareFlow *f = (const ColoCompareFlow *)flow;
 
     (void)opaque;
-    return !f->count[COLO_PRIMARY] && !f->count[COLO_SECONDARY];
+    return !f->count[COLO_PRIMARY] && !f->count[COLO_SECONDARY] && !f->has_front;
 }
 
 ColoComparator *colo_comparator_new(const ColoComparatorConfig *config, const ColoComparatorOps *ops, void *opaque)
@@ -183,6 +219,7 @@ ColoComparator *colo_comparator_new(const ColoComparatorConfig *config, const Co
     c->suspect_at = INT64_MAX;
     c->flows = colo_flow_table_new(sizeof(ColoCompareFlow), config->secret, IDLE_LIFETIME, CLOSED_LIFETIME,
                                    flow_may_go, NULL, NULL);
+    c->history = colo_history_new(config->history ? config->history : HISTORY_BYTES);
     return c;
 }
 
@@ -192,6 +229,7 @@ void colo_comparator_free(ColoComparator *c)
         settle(c);
         drop_early(c);
         colo_flow_table_free(c->flows);
+        colo_history_free(c->history);
         g_free(c);
     }
 }
@@ -247,11 +285,21 @@ void colo_comparator_peer_lost(ColoComparator *c)
 
 /* Packets */
 
+/* What is not compared. */
+static void pass(ColoComparator *c, ColoSide side, const ColoPacket *p)
+{
+    if (side == COLO_PRIMARY) {
+        release(c, p);
+    } else {
+        count_discarded(c, p);
+    }
+}
+
 /* Output from before the checkpoint that has been loaded already. */
 static void old_epoch_packet(ColoComparator *c, ColoCompareFlow *f, ColoSide side, const ColoPacket *p)
 {
     if (side == COLO_SECONDARY) {
-        colo_count(&c->stats.discarded, p->size);
+        count_discarded(c, p);
         return;
     }
     colo_compare_release(c, f, p);
@@ -265,28 +313,51 @@ static bool is_too_far_ahead(const ColoComparator *c, ColoSide side)
     return c->full[side] || c->stats.held_bytes[side] >= HELD_BYTES_MAX;
 }
 
-/* The borrowed @p finds its flow and is dealt with there. */
-static void take(ColoComparator *c, ColoSide side, ColoPacket *p, int64_t now)
+/* The flow of @p, in this epoch. */
+static ColoCompareFlow *flow_of(ColoComparator *c, ColoSide side, const ColoPacket *p, int64_t now)
 {
     ColoFlowKey key;
     ColoCompareFlow *f;
 
-    colo_flow_table_age(c->flows, now);
     colo_flow_key(&key, p, COLO_FROM_GUEST);
+    if (p->fragment && side == COLO_SECONDARY) {
+        key.tag |= COLO_KEY_SECONDARY;
+    }
     f = (ColoCompareFlow *)colo_flow_get(c->flows, &key, now);
-    p->flow = &f->flow;
-    p->arrival = now;
     if (f->epoch != c->epoch) {
         f->epoch = c->epoch;
-        colo_compare_tcp_rebase(f);
+        if (p->class == COLO_CLASS_TCP) {
+            colo_compare_tcp_rebase(f);
+        } else if (p->fragment) {
+            f->assembly = (ColoAssembly) { 0 };
+        }
     }
+    return f;
+}
 
-    if (c->epochs_behind[side]) {
+/* The borrowed @p finds its flow and is dealt with there. */
+static void take(ColoComparator *c, ColoSide side, ColoPacket *p, int64_t now)
+{
+    ColoCompareFlow *f = flow_of(c, side, p, now);
+
+    p->flow = &f->flow;
+    if (p->class == COLO_CLASS_LOCAL) {
+        pass(c, side, p);
+    } else if (c->epochs_behind[side]) {
         old_epoch_packet(c, f, side, p);
+    } else if (p->fragment) {
+        ColoPacket *whole = colo_compare_fragment(c, f, side, p);
+
+        if (whole) {
+            colo_flow_remove(c->flows, &f->flow);
+            take(c, side, whole, now);
+            colo_packet_free(whole);
+            return;
+        }
     } else if (p->class == COLO_CLASS_TCP) {
         colo_compare_tcp(c, f, side, p);
     } else {
-        colo_compare_datagram(c, f, side, p);
+        colo_compare_datagram(c, f, side, p, now);
     }
 
     if (is_too_far_ahead(c, COLO_PRIMARY) && is_too_far_ahead(c, COLO_SECONDARY)) {
@@ -301,23 +372,35 @@ void colo_comparator_packet(ColoComparator *c, ColoSide side, const uint8_t *fra
 
     colo_count(&c->stats.in[side], size);
     colo_packet_parse(&p, frame, size, vnet_len);
+    p.arrival = now;
     if (!c->comparing || p.class == COLO_CLASS_LOCAL) {
-        if (side == COLO_PRIMARY) {
-            release(c, &p);
-        } else {
-            colo_count(&c->stats.discarded, size);
-        }
+        pass(c, side, &p);
     } else if (side == COLO_SECONDARY && c->secondary_early) {
-        p.arrival = now;
         colo_queue_push(&c->early, colo_packet_hold(&p));
     } else {
+        colo_flow_table_age(c->flows, now);
         take(c, side, &p, now);
+    }
+}
+
+void colo_compare_later(ColoComparator *c, ColoCompareFlow *f)
+{
+    if (!f->has_front) {
+        f->has_front = true;
+        f->next_front = c->fronts;
+        c->fronts = f;
     }
 }
 
 void colo_comparator_flush(ColoComparator *c)
 {
-    (void)c;
+    while (c->fronts) {
+        ColoCompareFlow *f = c->fronts;
+
+        c->fronts = f->next_front;
+        f->has_front = false;
+        colo_compare_tcp_flush(c, f);
+    }
 }
 
 bool colo_comparator_may_read(const ColoComparator *c, ColoSide side)

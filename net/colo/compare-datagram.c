@@ -21,7 +21,7 @@
 /* IP identification, TTL, TOS, checksums and padding are not part of it. */
 static bool same_datagram(const ColoPacket *a, const ColoPacket *b)
 {
-    return a->payload_len == b->payload_len && a->fragment_word == b->fragment_word &&
+    return a->payload_len == b->payload_len &&
            !memcmp(a->data + a->payload, b->data + b->payload, a->payload_len);
 }
 
@@ -58,7 +58,7 @@ static void suspect(ColoComparator *c, ColoCompareFlow *f, int64_t now)
     }
 }
 
-void colo_compare_datagram(ColoComparator *c, ColoCompareFlow *f, ColoSide side, ColoPacket *p)
+void colo_compare_datagram(ColoComparator *c, ColoCompareFlow *f, ColoSide side, ColoPacket *p, int64_t now)
 {
     ColoSide other = side == COLO_PRIMARY ? COLO_SECONDARY : COLO_PRIMARY;
     ColoPacket *like = find_like(other == COLO_PRIMARY ? &f->primary : &f->secondary, p);
@@ -81,5 +81,5 @@ void colo_compare_datagram(ColoComparator *c, ColoCompareFlow *f, ColoSide side,
     } else {
         colo_queue_push(&f->secondary, colo_compare_hold(c, f, COLO_SECONDARY, p));
     }
-    suspect(c, f, p->arrival);
+    suspect(c, f, now);
 }

@@ -22,6 +22,10 @@
  * overtakes what is held.  It must: if the client lost the first copy, the secondary may not send on before the
  * client has acknowledged it, and what is held waits for the secondary.
  *
+ * Repetitions.  A position that has been compared may be said again, cut in another way, and the client may have missed
+ * the first copy.  So what is said again is held against what was said before (history.c), and does not wait for the
+ * secondary; if it says something else, or nobody remembers, that is a divergence.
+ *
  * SYN.  The secondary numbers its own from where it likes, so a SYN is not looked for at a position: the last one it
  * sent is kept aside until a SYN of the primary is compared with it.  From then on the rewriter maps its segments.
  *
@@ -29,6 +33,7 @@
  */
 
 #include "comparator-internal.h"
+#include "net/colo/history.h"
 #include "net/colo/seq.h"
 #include "net/colo/stream.h"
 
@@ -60,6 +65,92 @@ static void forget_compared(ColoComparator *c, ColoCompareFlow *f)
     }
 }
 
+/* True for a SYN of a connection that has not been opened here yet. */
+static bool opens_anew(const ColoTcp *t, const ColoPacket *p)
+{
+    return (p->tcp_flags & (COLO_TCP_SYN | COLO_TCP_RST)) == COLO_TCP_SYN &&
+           !(t->primary_isn_set && t->primary_isn == p->seq);
+}
+
+/* True if @p has nothing to be compared: an acknowledgement, or a reset. */
+static bool has_no_units(const ColoPacket *p)
+{
+    return p->tcp_flags & COLO_TCP_RST || !colo_packet_seq_len(p);
+}
+
+/* True if all that @p says has been said, and compared, already. */
+static bool is_repetition(const ColoTcp *t, const ColoPacket *p)
+{
+    return t->next_set && !colo_seq_after(p->seq_end, t->next);
+}
+
+/* True for the last byte said again, of whatever value, as some keep-alives do (RFC 9293, section 3.8.4). */
+static bool is_probe(const ColoTcp *t, const ColoPacket *p)
+{
+    return p->payload_len == 1 && colo_packet_seq_len(p) == 1 && t->next_set && p->seq_end == t->next;
+}
+
+static bool differ(ColoComparator *c, const ColoCompareFlow *f, ColoReason reason)
+{
+    colo_compare_diverged(c, reason, f);
+    return false;
+}
+
+/* What the primary has said at @seq before it said @p. */
+static ColoRun said_before(const ColoComparator *c, const ColoCompareFlow *f, const ColoPacket *p, uint32_t seq)
+{
+    ColoRun run = colo_history_run(c->history, f->tcp.said, seq);
+
+    for (const ColoPacket *q = f->primary.head; q && q != p && run.kind == COLO_RUN_NONE; q = q->next) {
+        if (!has_no_units(q) && colo_seq_after(q->compared, seq)) {
+            run = colo_packet_run(q, seq);
+        }
+    }
+    return run;
+}
+
+/* Compares the primary's repeated SYN. */
+static bool compare_syn_again(ColoComparator *c, const ColoCompareFlow *f, const ColoPacket *p)
+{
+    const ColoTcp *t = &f->tcp;
+    uint64_t options = syn_options(c, p);
+
+    return options == t->primary_options || (t->secondary_isn_set && options == t->secondary_options) ||
+           differ(c, f, COLO_REASON_OPTIONS);
+}
+
+/*
+ * Compares those units of @p that lie before `next` with what was said there.  Returns true if there are none, or none is
+ * left.
+ */
+static bool compare_again(ColoComparator *c, const ColoCompareFlow *f, ColoPacket *p)
+{
+    const ColoTcp *t = &f->tcp;
+
+    while (p->compared != p->seq_end && colo_seq_before(p->compared, t->next)) {
+        ColoRun ours = colo_packet_run(p, p->compared);
+        ColoRun before = said_before(c, f, p, p->compared);
+        uint32_t len = MIN(MIN(ours.len, before.len), t->next - p->compared);
+
+        if (ours.kind == COLO_RUN_SYN && !compare_syn_again(c, f, p)) {
+            return false;
+        }
+        if (ours.kind == COLO_RUN_BYTES && is_probe(t, p) &&
+            !(before.kind == COLO_RUN_BYTES && *ours.bytes == *before.bytes)) {
+            if (!t->secondary_probe_set || t->secondary_probe != *ours.bytes) {
+                return false;       /* the secondary will send one, too */
+            }
+            len = 1;
+        } else if (before.kind != ours.kind) {
+            return differ(c, f, before.kind == COLO_RUN_NONE ? COLO_REASON_PAYLOAD : COLO_REASON_FLAGS);
+        } else if (ours.kind == COLO_RUN_BYTES && memcmp(ours.bytes, before.bytes, len) != 0) {
+            return differ(c, f, COLO_REASON_PAYLOAD);
+        }
+        p->compared += len;
+    }
+    return true;
+}
+
 /*
  * Compares the primary's SYN with the one the secondary has sent.  Returns false if there is none, or
  * if they differ.
@@ -72,33 +163,24 @@ static bool compare_syn(ColoComparator *c, ColoCompareFlow *f, const ColoPacket 
         return false;
     }
     if (t->secondary_syn_ack != !!(p->tcp_flags & COLO_TCP_ACK)) {
-        colo_compare_diverged(c, COLO_REASON_FLAGS, f);
-        return false;
+        return differ(c, f, COLO_REASON_FLAGS);
     }
     if (t->secondary_options != syn_options(c, p)) {
-        colo_compare_diverged(c, COLO_REASON_OPTIONS, f);
-        return false;
+        return differ(c, f, COLO_REASON_OPTIONS);
     }
     t->secondary_syn = false;
     return true;
 }
 
-/* True for a SYN of a connection that has not been opened here yet. */
-static bool opens_anew(const ColoTcp *t, const ColoPacket *p)
-{
-    return (p->tcp_flags & (COLO_TCP_SYN | COLO_TCP_RST)) == COLO_TCP_SYN &&
-           !(t->primary_isn_set && t->primary_isn == p->seq);
-}
-
 /*
- * Moves `next` as far through the primary's @p as the secondary's stream allows.  Returns true once @p is
+ * Moves through the primary's @p, and `next` with it, as far as the secondary's stream allows.  Returns true once @p is
  * wholly compared.
  */
-static bool compare(ColoComparator *c, ColoCompareFlow *f, const ColoPacket *p)
+static bool compare(ColoComparator *c, ColoCompareFlow *f, ColoPacket *p)
 {
     ColoTcp *t = &f->tcp;
 
-    if (p->tcp_flags & COLO_TCP_RST || !colo_packet_seq_len(p)) {
+    if (has_no_units(p)) {
         return true;
     }
     if (opens_anew(t, p)) {
@@ -108,35 +190,37 @@ static bool compare(ColoComparator *c, ColoCompareFlow *f, const ColoPacket *p)
         t->next = p->seq;
         t->next_set = true;
     }
-    while (colo_seq_after(p->seq_end, t->next)) {
-        ColoRun ours = colo_packet_run(p, t->next);
+    if (!compare_again(c, f, p)) {
+        return false;
+    }
+    while (p->compared != p->seq_end) {
+        ColoRun ours = colo_packet_run(p, p->compared);
         ColoRun theirs;
         uint32_t len;
 
-        if (ours.kind == COLO_RUN_NONE) {
-            return false;       /* @p begins behind `next`: something is missing before it */
+        if (p->compared != t->next) {
+            return false;       /* something is missing before it */
         }
         if (ours.kind == COLO_RUN_SYN) {
             if (!compare_syn(c, f, p)) {
                 return false;
             }
-            t->next++;
-            continue;
+            len = 1;
+        } else {
+            theirs = colo_stream_run(&f->secondary, t->next);
+            if (theirs.kind == COLO_RUN_NONE) {
+                return false;
+            }
+            if (theirs.kind != ours.kind) {
+                return differ(c, f, COLO_REASON_FLAGS);
+            }
+            len = MIN(ours.len, theirs.len);
+            if (ours.kind == COLO_RUN_BYTES && memcmp(ours.bytes, theirs.bytes, len) != 0) {
+                return differ(c, f, COLO_REASON_PAYLOAD);
+            }
         }
-        theirs = colo_stream_run(&f->secondary, t->next);
-        if (theirs.kind == COLO_RUN_NONE) {
-            return false;
-        }
-        if (theirs.kind != ours.kind) {
-            colo_compare_diverged(c, COLO_REASON_FLAGS, f);
-            return false;
-        }
-        len = MIN(ours.len, theirs.len);
-        if (ours.kind == COLO_RUN_BYTES && memcmp(ours.bytes, theirs.bytes, len) != 0) {
-            colo_compare_diverged(c, COLO_REASON_PAYLOAD, f);
-            return false;
-        }
-        t->next += len;
+        p->compared += len;
+        t->next = p->compared;
     }
     return true;
 }
@@ -158,12 +242,18 @@ bool colo_compare_tcp_waits_for_ack(const ColoCompareFlow *f, const ColoPacket *
     return p != f->tcp.frontier && !(p->tcp_flags & COLO_TCP_RST) && !gate_is_open(&f->tcp, p);
 }
 
-/* Lets the front of the held @p go, up to `next`. */
+/* True if the held @p is compared in part: its front half may leave. */
+static bool has_front(const ColoTcp *t, const ColoPacket *p)
+{
+    return !has_no_units(p) && !p->parts && p->compared != p->seq && p->compared != p->seq_end && gate_is_open(t, p);
+}
+
+/* Lets the front of the held @p go, up to where it is compared. */
 static void release_front(ColoComparator *c, ColoCompareFlow *f, ColoPacket *p)
 {
     uint8_t *head = g_malloc(p->size);
     uint32_t before = p->size;
-    uint32_t size = colo_packet_cut(p, f->tcp.next - p->seq, head);
+    uint32_t size = colo_packet_cut(p, p->compared - p->seq, head);
     ColoPacket front;
 
     c->stats.held_bytes[COLO_PRIMARY] -= before - p->size;
@@ -172,11 +262,13 @@ static void release_front(ColoComparator *c, ColoCompareFlow *f, ColoPacket *p)
     g_free(head);
 }
 
-/* True if the held @p is compared in part: its front half may leave. */
-static bool has_front(const ColoTcp *t, const ColoPacket *p)
+void colo_compare_tcp_flush(ColoComparator *c, ColoCompareFlow *f)
 {
-    return !(p->tcp_flags & COLO_TCP_RST) && !opens_anew(t, p) && t->next_set && colo_seq_after(t->next, p->seq) &&
-           colo_seq_before(t->next, p->seq_end) && gate_is_open(t, p);
+    ColoPacket *p = f->primary.head;
+
+    if (p && p == f->tcp.frontier && has_front(&f->tcp, p)) {
+        release_front(c, f, p);
+    }
 }
 
 /* Compares and releases as much as the two streams allow. */
@@ -198,8 +290,8 @@ static void advance_queue(ColoComparator *c, ColoCompareFlow *f)
             colo_compare_drop(c, f, COLO_PRIMARY, p);
         }
     }
-    if (p && p == t->frontier && p->held && has_front(t, p)) {
-        release_front(c, f, p);
+    if (p && p == t->frontier && has_front(t, p)) {
+        colo_compare_later(c, f);
     }
 }
 
@@ -216,6 +308,7 @@ static void primary_opens(ColoComparator *c, ColoCompareFlow *f, const ColoPacke
     t->primary_isn = t->next = p->seq;
     t->primary_isn_set = t->next_set = true;
     t->primary_end_set = t->primary_ack_set = false;
+    t->said = 0;
     if (!t->secondary_syn) {
         t->secondary_ack_set = false;
         t->secondary_rst = false;
@@ -233,35 +326,47 @@ static void advance(ColoComparator *c, ColoCompareFlow *f)
     }
 }
 
+/* The primary's @p comes while others are held. */
+static void primary_packet_behind(ColoComparator *c, ColoCompareFlow *f, ColoPacket *p)
+{
+    ColoTcp *t = &f->tcp;
+    bool repeats = !has_no_units(p) && !opens_anew(t, p) && t->next_set && colo_seq_before(p->seq, t->next) &&
+                   compare_again(c, f, p);
+    ColoPacket *held;
+
+    if (repeats && p->compared == p->seq_end && gate_is_open(t, p)) {
+        colo_compare_release(c, f, p);
+        return;
+    }
+    held = colo_compare_hold(c, f, COLO_PRIMARY, p);
+    colo_queue_push(&f->primary, held);
+    if (repeats && has_front(t, held)) {
+        release_front(c, f, held);          /* what is not compared yet stays behind what is held */
+    }
+    if (!t->frontier) {
+        t->frontier = held;
+        advance(c, f);
+    }
+}
+
 static void primary_packet(ColoComparator *c, ColoCompareFlow *f, ColoPacket *p)
 {
     ColoTcp *t = &f->tcp;
-    ColoPacket *held;
 
-    if (f->primary.head && colo_packet_seq_len(p) && !(p->tcp_flags & COLO_TCP_RST) && !opens_anew(t, p) &&
-        t->next_set && !colo_seq_after(p->seq_end, t->next) && gate_is_open(t, p)) {
-        colo_compare_release(c, f, p);      /* a repetition */
-        return;
-    }
-
-    colo_queue_push(&f->primary, p);
-    if (!t->frontier) {
+    if (f->primary.head) {
+        primary_packet_behind(c, f, p);
+    } else {
+        colo_queue_push(&f->primary, p);
         t->frontier = p;
-    }
-    advance(c, f);
-    if (f->primary.tail != p) {
-        return;                             /* it is gone */
-    }
+        advance(c, f);
+        if (f->primary.head) {              /* it cannot leave */
+            ColoPacket *held = colo_compare_hold(c, f, COLO_PRIMARY, p);
 
-    held = colo_compare_hold(c, f, COLO_PRIMARY, p);
-    colo_queue_replace(&f->primary, p, held);
-    if (t->frontier == p) {
-        t->frontier = held;
-        advance(c, f);                      /* now it can be cut */
-    } else if (t->frontier && has_front(t, held)) {
-        release_front(c, f, held);          /* a repetition, with what is not compared yet behind it */
+            colo_queue_replace(&f->primary, p, held);
+            t->frontier = t->frontier ? held : NULL;
+        }
     }
-    if (t->secondary_rst && f->primary.tail == held && !(p->tcp_flags & COLO_TCP_RST)) {
+    if (t->secondary_rst && f->primary.tail && !(f->primary.tail->tcp_flags & COLO_TCP_RST)) {
         colo_compare_diverged(c, COLO_REASON_SECONDARY_RESET, f);
     }
 }
@@ -272,6 +377,7 @@ static void secondary_opens(ColoComparator *c, ColoCompareFlow *f, const ColoPac
     ColoTcp *t = &f->tcp;
 
     if (t->secondary_isn_set && t->secondary_isn == p->seq) {
+        t->secondary_options = syn_options(c, p);
         return;
     }
     /* After a checkpoint the secondary repeats the primary's own SYN. */
@@ -299,21 +405,29 @@ static void secondary_packet(ColoComparator *c, ColoCompareFlow *f, ColoPacket *
         t->secondary_rst_ack = p->ack;
         t->secondary_rst_ack_set = p->tcp_flags & COLO_TCP_ACK;
     } else {
-        positioned = colo_packet_seq_len(p) && !(t->next_set && !colo_seq_after(p->seq_end, t->next));
+        positioned = colo_packet_seq_len(p) && !is_repetition(t, p);
+        if (is_probe(t, p)) {
+            t->secondary_probe = p->data[p->payload];
+            t->secondary_probe_set = true;
+        }
     }
     if (p->tcp_flags & COLO_TCP_ACK && !(p->tcp_flags & COLO_TCP_RST)) {
         raise_to(&t->secondary_ack, p->ack, t->secondary_ack_set);
         t->secondary_ack_set = true;
     }
 
-    if (positioned) {
-        colo_stream_insert(&f->secondary, p);
-    }
-    advance_queue(c, f);
-    if (positioned && !(t->next_set && !colo_seq_after(p->seq_end, t->next))) {
-        colo_queue_replace(&f->secondary, p, colo_compare_hold(c, f, COLO_SECONDARY, p));
+    if (positioned && f->secondary.head) {
+        colo_stream_insert(&f->secondary, colo_compare_hold(c, f, COLO_SECONDARY, p));
     } else {
-        colo_count(&c->stats.discarded, p->size);
+        if (positioned) {
+            colo_stream_insert(&f->secondary, p);
+            advance_queue(c, f);
+        }
+        if (positioned && f->secondary.head) {
+            colo_queue_replace(&f->secondary, p, colo_compare_hold(c, f, COLO_SECONDARY, p));
+        } else {
+            colo_count(&c->stats.discarded, p->size);
+        }
     }
     advance(c, f);
     if (t->secondary_rst && f->primary.head && !(f->primary.head->tcp_flags & COLO_TCP_RST)) {
@@ -340,7 +454,15 @@ void colo_compare_tcp_released(ColoComparator *c, ColoCompareFlow *f, const Colo
     if (opens_anew(t, p)) {
         primary_opens(c, f, p);
     }
+    if (p->tcp_flags & COLO_TCP_SYN) {
+        t->primary_options = syn_options(c, p);
+    }
     if (!(p->tcp_flags & COLO_TCP_RST)) {
+        bool again = t->primary_end_set && !colo_seq_after(p->seq_end, t->primary_end);
+
+        if (colo_packet_seq_len(p) && !(again && is_probe(t, p))) {
+            colo_history_add(c->history, &t->said, p);
+        }
         raise_to(&t->primary_end, p->seq_end, t->primary_end_set);
         t->primary_end_set = true;
         if (p->tcp_flags & COLO_TCP_ACK) {

@@ -19,7 +19,7 @@
  * FIN the unit behind.  colo_packet_run() reads it that way and colo_packet_cut() cuts it that way; the rest of the
  * core deals in positions and never in "payload plus flags".
  *
- * Not done here: IP fragments are not put together again.  A fragment is a datagram of its own.
+ * What ought to be IP and is not whole, or lies under more tags than anyone uses, is compared as it stands.
  */
 
 #include "net/colo/packet.h"
@@ -118,6 +118,7 @@ static bool parse_tcp(ColoPacket *p)
     p->tcp_flags = tcp[13];
     p->seq = colo_get_be32(tcp + 4);
     p->seq_end = p->seq + tcp_seq_len(p->payload_len, p->tcp_flags);
+    p->compared = p->seq;
     p->ack = colo_get_be32(tcp + 8);
     return true;
 }
@@ -161,6 +162,7 @@ static void parse_ipv4(ColoPacket *p)
     p->proto = ip[9];
     p->fragment_word = offset & (IPV4_MORE_FRAGMENTS | IPV4_OFFSET_MASK);
     p->fragment = p->fragment_word;
+    p->fragment_id = colo_get_be16(ip + 4);
     p->l4 = p->l3 + header;
     p->end = p->l3 + MIN(total, left);
     parse_transport(p);
@@ -198,6 +200,7 @@ static void parse_ipv6(ColoPacket *p)
             /* A fragment that is all of its datagram is none (RFC 6946). */
             p->fragment_word = colo_get_be16(ext + 2) & (uint16_t)~6u;
             p->fragment = p->fragment_word;
+            p->fragment_id = colo_get_be32(ext + 4);
             len = IPV6_FRAGMENT_HEADER;
             break;
         default:
@@ -243,10 +246,21 @@ bool colo_packet_parse(ColoPacket *p, const uint8_t *data, uint32_t size, uint32
     p->l4 = p->payload = p->l3;
     p->payload_len = size - p->payload;
 
-    if (type == ETH_TYPE_IPV4) {
+    switch (type) {
+    case ETH_TYPE_IPV4:
+        p->class = COLO_CLASS_DATAGRAM;
         parse_ipv4(p);
-    } else if (type == ETH_TYPE_IPV6) {
+        break;
+    case ETH_TYPE_IPV6:
+        p->class = COLO_CLASS_DATAGRAM;
         parse_ipv6(p);
+        break;
+    case ETH_TYPE_VLAN:
+    case ETH_TYPE_SERVICE_VLAN:
+        p->class = COLO_CLASS_DATAGRAM;
+        break;
+    default:
+        break;
     }
     return true;
 }
@@ -259,13 +273,65 @@ ColoPacket *colo_packet_hold(const ColoPacket *p)
     copy->data = (uint8_t *)(copy + 1);
     memcpy(copy->data, p->data, p->size);
     copy->held = true;
-    copy->next = copy->older = copy->newer = NULL;
+    copy->parts = copy->next = copy->older = copy->newer = NULL;
     return copy;
 }
 
 void colo_packet_free(ColoPacket *p)
 {
+    while (p->parts) {
+        ColoPacket *part = p->parts;
+
+        p->parts = part->next;
+        g_free(part);
+    }
     g_free(p);
+}
+
+uint64_t colo_packet_footprint(const ColoPacket *p)
+{
+    uint64_t bytes = p->size;
+
+    for (const ColoPacket *part = p->parts; part; part = part->next) {
+        bytes += part->size;
+    }
+    return bytes;
+}
+
+ColoPacket *colo_packet_assemble(ColoPacket *parts)
+{
+    const ColoPacket *first = parts;
+    ColoPacket *whole;
+    uint8_t *data;
+    uint32_t len = 0;
+    uint32_t word;
+
+    for (const ColoPacket *part = parts; part; part = part->next) {
+        first = colo_fragment_offset(part) ? first : part;
+        len += part->payload_len;
+    }
+    if (first->l4 - first->l3 - (first->ip_version == 6 ? IPV6_HEADER : 0) + len > UINT16_MAX) {
+        return NULL;
+    }
+
+    whole = g_malloc(sizeof(*whole) + first->l4 + len);
+    data = (uint8_t *)(whole + 1);
+    memcpy(data, first->data, first->l4);
+    for (const ColoPacket *part = parts; part; part = part->next) {
+        memcpy(data + first->l4 + colo_fragment_offset(part), part->data + part->l4, part->payload_len);
+    }
+    if (first->ip_version == 4) {
+        word = first->l3 + 6;
+        colo_put_be16(data + first->l3 + 2, (uint16_t)(first->l4 - first->l3 + len));
+    } else {
+        word = first->l4 - IPV6_FRAGMENT_HEADER + 2;
+        colo_put_be16(data + first->l3 + 4, (uint16_t)(first->l4 - first->l3 - IPV6_HEADER + len));
+    }
+    colo_put_be16(data + word, 0);
+    colo_packet_parse(whole, data, first->l4 + len, first->vnet_len);
+    whole->held = true;
+    whole->parts = parts;
+    return whole;
 }
 
 bool colo_packet_needs_csum(const ColoPacket *p)

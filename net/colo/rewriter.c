@@ -18,6 +18,10 @@
  * client makes: it acknowledges the primary's SYN, which is the ISN and one more.  SYNs themselves are not mapped: until the
  * client has acknowledged one there is nothing to map to, and the comparator expects them so.
  *
+ * A client's acknowledgement may come before the secondary has made its SYN-ACK.  There is nothing to map it by yet, and a guest
+ * that got it unmapped would reset the connection; so it waits, and is handed out again, mapped, once the SYN-ACK has passed.
+ * If the guest says something else (the SYN was an old one that came late) or nothing, it goes on as it is.
+ *
  * Timestamps (RFC 7323) are shifted likewise: a guest that drew the secret which sets them apart only after COLO began has
  * another one than its copy.  The client drops what seems older than what it has seen (PAWS), so after a failover
  * it would drop everything.  The difference is that between the timestamp of the secondary's first SYN or SYN-ACK and the echo of
@@ -33,7 +37,7 @@
  * kept as long as its last segments may be repeated.
  *
  * States:
- *     made, waiting for the guest's SYN or SYN-ACK (secondary_isn_set is off)
+ *     made, waiting for the guest's SYN or SYN-ACK (secondary_isn_set is off); acknowledgements wait
  *     waiting for the client's acknowledgement (mapped is off)
  *     mapped
  */
@@ -41,11 +45,15 @@
 #include "net/colo/rewriter.h"
 
 #include "net/colo/checksum.h"
-#include "net/colo/seq.h"
+#include "net/colo/queue.h"
 
 #define SECOND (1000 * 1000 * 1000LL)
 #define IDLE_LIFETIME (3 * 3600 * SECOND)   /* longer than any keep-alive interval */
 #define CLOSED_LIFETIME (240 * SECOND)      /* TIME-WAIT (RFC 9293, section 3.4.2) */
+
+/* Packets that may wait, and how long (ns); more, and those that have waited longer, go on as they are. */
+#define WAITING_MAX 256
+#define WAITING_TIME SECOND
 
 #define TCP_HEADER 20
 #define TCP_SEQ 4
@@ -65,6 +73,7 @@ typedef struct {
     uint32_t time_offset;
     bool secondary_isn_set;
     bool secondary_time_set;
+    bool unanswered;        /* made by the client's SYN, and the guest has said nothing yet */
     bool mapped;
     bool guest_fin;
     bool peer_fin;
@@ -74,6 +83,9 @@ struct ColoRewriter {
     ColoFlowTable *flows;
     uint32_t needed;        /* flows that are mapped, or may come to be */
     bool failed_over;
+    ColoQueue waiting;      /* to the guest, for its SYN-ACK */
+    uint32_t waiting_count;
+    ColoQueue ready;        /* those that need wait no longer */
 };
 
 /* Whether the flow's state has anything to map.  Before a failover, one without the guest's number may get it yet. */
@@ -82,11 +94,27 @@ static bool is_needed(const RewriteFlow *flow)
     return flow->secondary_isn_set && !(flow->mapped && !flow->offset && !flow->time_offset);
 }
 
+/* @p need wait no longer. */
+static void make_ready(ColoRewriter *r, ColoPacket *p)
+{
+    colo_queue_remove(&r->waiting, p);
+    r->waiting_count--;
+    p->flow = NULL;
+    colo_queue_push(&r->ready, p);
+}
+
 static void flow_gone(ColoFlow *flow, void *opaque)
 {
     ColoRewriter *r = opaque;
+    ColoPacket *next;
 
     r->needed -= is_needed((RewriteFlow *)flow);
+    for (ColoPacket *p = r->waiting.head; p; p = next) {
+        next = p->next;
+        if (p->flow == flow) {
+            make_ready(r, p);
+        }
+    }
 }
 
 ColoRewriter *colo_rewriter_new(const uint8_t secret[16])
@@ -100,7 +128,12 @@ ColoRewriter *colo_rewriter_new(const uint8_t secret[16])
 void colo_rewriter_free(ColoRewriter *r)
 {
     if (r) {
+        ColoPacket *p;
+
         colo_flow_table_free(r->flows);
+        while ((p = colo_rewriter_ready(r))) {
+            colo_packet_free(p);
+        }
         g_free(r);
     }
 }
@@ -186,24 +219,10 @@ static void guest_opens(ColoRewriter *r, const ColoFlowKey *key, RewriteFlow *fl
     }
 }
 
-static ColoRewrite from_guest(ColoRewriter *r, const ColoFlowKey *key, RewriteFlow *flow, const ColoPacket *p,
-                              int64_t now)
+/* True for what the client sends to a connection that the guest has not answered yet. */
+static bool must_wait(const ColoRewriter *r, const RewriteFlow *flow, const ColoPacket *p)
 {
-    if (p->tcp_flags & COLO_TCP_SYN) {
-        guest_opens(r, key, flow, p, now);
-        /* Before a failover the comparator expects the guest's own number, afterwards the client the primary's. */
-        if (!r->failed_over) {
-            return (ColoRewrite) { .kind = COLO_REWRITE_NOTHING };
-        }
-    }
-    if (!flow) {
-        return (ColoRewrite) { .kind = COLO_REWRITE_NOTHING };
-    }
-    note_end(r, flow, p, COLO_FROM_GUEST);
-    if (!flow->mapped || (!flow->offset && !flow->time_offset)) {
-        return (ColoRewrite) { .kind = COLO_REWRITE_NOTHING };
-    }
-    return (ColoRewrite) { COLO_REWRITE_SEQ, 0 - flow->offset, 0 - flow->time_offset };
+    return flow->unanswered && !r->failed_over && p->tcp_flags & COLO_TCP_ACK && r->waiting_count < WAITING_MAX;
 }
 
 static ColoRewrite to_guest(ColoRewriter *r, const ColoFlowKey *key, RewriteFlow *flow, const ColoPacket *p,
@@ -212,13 +231,23 @@ static ColoRewrite to_guest(ColoRewriter *r, const ColoFlowKey *key, RewriteFlow
     uint32_t at;
 
     if ((p->tcp_flags & (COLO_TCP_SYN | COLO_TCP_ACK | COLO_TCP_RST)) == COLO_TCP_SYN) {
-        if (!r->failed_over) {
-            colo_flow_get(r->flows, key, now);
+        if (!flow && !r->failed_over) {
+            flow = (RewriteFlow *)colo_flow_get(r->flows, key, now);
+            flow->unanswered = true;
         }
         return (ColoRewrite) { .kind = COLO_REWRITE_NOTHING };
     }
     if (!flow) {
         return (ColoRewrite) { .kind = COLO_REWRITE_NOTHING };
+    }
+    if (must_wait(r, flow, p)) {
+        ColoPacket *held = colo_packet_hold(p);
+
+        held->flow = &flow->flow;
+        held->arrival = now;
+        colo_queue_push(&r->waiting, held);
+        r->waiting_count++;
+        return (ColoRewrite) { .kind = COLO_REWRITE_WAIT };
     }
     if (!flow->mapped && flow->secondary_isn_set && p->tcp_flags & COLO_TCP_ACK) {
         uint32_t primary_isn = p->ack - 1;
@@ -238,6 +267,46 @@ static ColoRewrite to_guest(ColoRewriter *r, const ColoFlowKey *key, RewriteFlow
     return (ColoRewrite) { COLO_REWRITE_ACK, flow->offset, flow->time_offset };
 }
 
+/* The guest has answered, or never will: what has waited for that goes on. */
+static void end_wait(ColoRewriter *r, RewriteFlow *flow, int64_t now)
+{
+    ColoPacket *next;
+
+    flow->unanswered = false;
+    for (ColoPacket *p = r->waiting.head; p; p = next) {
+        next = p->next;
+        if (p->flow == &flow->flow) {
+            make_ready(r, p);
+            colo_rewrite(p, to_guest(r, &flow->flow.key, flow, p, now));
+        }
+    }
+}
+
+static ColoRewrite from_guest(ColoRewriter *r, const ColoFlowKey *key, RewriteFlow *flow, const ColoPacket *p,
+                              int64_t now)
+{
+    if (p->tcp_flags & COLO_TCP_SYN) {
+        guest_opens(r, key, flow, p, now);
+    }
+    if (flow && flow->unanswered) {
+        end_wait(r, flow, now);
+    }
+    if (p->tcp_flags & COLO_TCP_SYN) {
+        /* Before a failover the comparator expects the guest's own number, afterwards the client the primary's. */
+        if (!r->failed_over) {
+            return (ColoRewrite) { .kind = COLO_REWRITE_NOTHING };
+        }
+    }
+    if (!flow) {
+        return (ColoRewrite) { .kind = COLO_REWRITE_NOTHING };
+    }
+    note_end(r, flow, p, COLO_FROM_GUEST);
+    if (!flow->mapped || (!flow->offset && !flow->time_offset)) {
+        return (ColoRewrite) { .kind = COLO_REWRITE_NOTHING };
+    }
+    return (ColoRewrite) { COLO_REWRITE_SEQ, 0 - flow->offset, 0 - flow->time_offset };
+}
+
 ColoRewrite colo_rewriter_look(ColoRewriter *r, ColoDirection direction, const ColoPacket *p, int64_t now)
 {
     ColoFlowKey key;
@@ -247,6 +316,9 @@ ColoRewrite colo_rewriter_look(ColoRewriter *r, ColoDirection direction, const C
         return (ColoRewrite) { .kind = COLO_REWRITE_NOTHING };
     }
     colo_flow_table_age(r->flows, now);
+    if (r->waiting.head && now - r->waiting.head->arrival > WAITING_TIME) {
+        end_wait(r, (RewriteFlow *)r->waiting.head->flow, now);
+    }
     colo_flow_key(&key, p, direction);
     flow = (RewriteFlow *)colo_flow_find(r->flows, &key, now);
     return direction == COLO_FROM_GUEST ? from_guest(r, &key, flow, p, now) : to_guest(r, &key, flow, p, now);
@@ -312,8 +384,12 @@ void colo_rewrite(ColoPacket *p, ColoRewrite rewrite)
 
 ColoPacket *colo_rewriter_ready(ColoRewriter *r)
 {
-    (void)r;
-    return NULL;
+    ColoPacket *p = r->ready.head;
+
+    if (p) {
+        colo_queue_remove(&r->ready, p);
+    }
+    return p;
 }
 
 void colo_rewriter_checkpoint(ColoRewriter *r)
@@ -326,6 +402,9 @@ void colo_rewriter_checkpoint(ColoRewriter *r)
 void colo_rewriter_failover(ColoRewriter *r)
 {
     r->failed_over = true;
+    while (r->waiting.head) {
+        make_ready(r, r->waiting.head);
+    }
 }
 
 bool colo_rewriter_is_done(const ColoRewriter *r)

@@ -43,7 +43,9 @@ static void released_free(gpointer data)
 Rig *rig_new_at(int64_t now, uint32_t queue_size)
 {
     static const ColoComparatorOps ops = { .release = on_release, .diverged = on_diverged };
-    ColoComparatorConfig config = { .timeout = RIG_TIMEOUT, .queue_size = queue_size, .secret = "not very secret" };
+    ColoComparatorConfig config = {
+        .timeout = RIG_TIMEOUT, .queue_size = queue_size, .history = RIG_HISTORY, .secret = "not very secret",
+    };
     Rig *rig = g_new0(Rig, 1);
 
     rig->now = now;
@@ -80,6 +82,9 @@ void rig_give(Rig *rig, ColoSide side, Frame *f)
     uint64_t held_before = colo_comparator_stats(rig->c)->in[side].bytes;
 
     colo_comparator_packet(rig->c, side, f->data, f->size, f->vnet_len, rig->now);
+    if (!rig->batch) {
+        colo_comparator_flush(rig->c);
+    }
     ck_assert_uint_eq(colo_comparator_stats(rig->c)->in[side].bytes, held_before + f->size);
     if (side == COLO_PRIMARY) {
         rig->size_in += f->size;

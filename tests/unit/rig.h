@@ -15,6 +15,7 @@
 
 #define MS (1000 * 1000LL)
 #define RIG_TIMEOUT (3000 * MS)
+#define RIG_HISTORY (256 * 1024)
 
 typedef struct {
     uint8_t *data;
@@ -31,6 +32,7 @@ typedef struct {
     int asked_in_epoch;
     ColoReason reason;      /* of the last question */
     ColoFlowKey flow;
+    bool batch;             /* no flush after each frame */
     uint32_t size_in;       /* bytes of the primary's frames given */
     uint32_t size_out;      /* and released */
 } Rig;

@@ -562,6 +562,10 @@ START_TEST(keep_alive)
     primary(rig, ACK, 4, CLIENT, "");           /* one position back */
     rig_expect(rig, ACK, 4, 0);
     rig_tcp(rig, COLO_PRIMARY, ACK, 4, CLIENT, "\0", 1);    /* with a byte of garbage, as some do */
+    rig_expect_nothing(rig);
+    rig_tcp(rig, COLO_SECONDARY, ACK, 4, CLIENT, "\0", 1);
+    rig_expect(rig, ACK, 4, 1);
+    rig_tcp(rig, COLO_PRIMARY, ACK, 4, CLIENT, "d", 1);     /* and the byte itself, still */
     rig_expect(rig, ACK, 4, 1);
     rig_end_well(rig);
 }

@@ -19,27 +19,33 @@ typedef enum {
 typedef struct ColoFlowKey {
     uint8_t guest[16];
     uint8_t peer[16];
-    uint16_t guest_port;
-    uint16_t peer_port;
+    uint16_t guest_port;    /* of a fragment: half of its identification */
+    uint16_t peer_port;     /* and the other */
     uint8_t ip_version;
     uint8_t proto;
-    uint16_t tag;           /* VLAN, or 0; and COLO_KEY_STREAM */
+    uint16_t tag;           /* VLAN, or 0; and COLO_KEY_... */
 } ColoFlowKey;
 
-/* Keeps byte streams apart from the malformed segments and fragments of the same addresses. */
+/* Keep byte streams and fragments apart from the malformed segments of the same addresses. */
 #define COLO_KEY_STREAM 0x8000
+#define COLO_KEY_FRAGMENT 0x4000
+/* Keeps one side's fragments from the other's. */
+#define COLO_KEY_SECONDARY 0x2000
 
 G_STATIC_ASSERT(sizeof(ColoFlowKey) == 40);
 
 /* The part of a flow that the table owns; users embed it as their first member. */
 struct ColoFlow {
     ColoFlowKey key;
+    int64_t last_used;      /* ns, to a sixteenth of its lifetime */
     uint32_t hash;
-    bool closing;           /* ages on the shorter of the two clocks */
-    int64_t last_used;      /* ns */
-    ColoFlow *older;        /* in the order of last use, among those on the same clock */
-    ColoFlow *newer;
+    uint32_t index : 31;    /* in the table's memory */
+    uint32_t closing : 1;   /* ages on the shorter of the two clocks */
+    uint32_t older;         /* index; in the order of last use, among those on the same clock; 0: none */
+    uint32_t newer;
 };
+
+G_STATIC_ASSERT(sizeof(struct ColoFlow) == 64);
 
 typedef struct ColoFlowTable ColoFlowTable;
 
@@ -52,7 +58,7 @@ typedef void ColoFlowGone(ColoFlow *flow, void *opaque);
 /*
  * @flow_size: bytes per flow, ColoFlow included; new flows are zero behind it.
  * @secret: 16 random bytes that key the hash, so that nobody can choose colliding flows.
- * @idle, @closed: how long (ns) a flow stays after its last use, and after colo_flow_close().
+ * @idle, @closed: how long (ns) a flow stays after its last use, and after colo_flow_close(); up to a sixteenth less.
  * @may_go, @gone: may be NULL.
  */
 ColoFlowTable *colo_flow_table_new(size_t flow_size, const uint8_t secret[16], int64_t idle, int64_t closed,
@@ -76,6 +82,9 @@ void colo_flow_close(ColoFlowTable *table, ColoFlow *flow);
 
 /* A closed flow has come to life again. */
 void colo_flow_reopen(ColoFlowTable *table, ColoFlow *flow);
+
+/* Removes a flow. */
+void colo_flow_remove(ColoFlowTable *table, ColoFlow *flow);
 
 /* Removes the flows whose time is up; a few at a time, so that it can be called for each packet. */
 void colo_flow_table_age(ColoFlowTable *table, int64_t now);

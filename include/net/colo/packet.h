@@ -77,6 +77,7 @@ struct ColoPacket {
     bool fragment;          /* a piece of an IP datagram; has no transport header to look at */
     bool held;              /* not borrowed */
     uint16_t fragment_word; /* offset and "more" bit, as in the header */
+    uint32_t fragment_id;   /* the identification its fellows share */
     uint8_t tcp_flags;
     uint32_t seq;           /* TCP: position of the first unit of sequence space */
     uint32_t seq_end;       /* TCP: position behind the last, SYN and FIN counted */
@@ -87,6 +88,8 @@ struct ColoPacket {
     int64_t suspect;        /* datagram: when the other side was first seen to differ, ns */
     bool suspected;         /* and that it was */
     bool matched;           /* datagram: the other side sent the same */
+    uint32_t compared;      /* TCP: position up to which it has been compared */
+    ColoPacket *parts;      /* the fragments that it was put together from, by next; released in its place */
     ColoFlow *flow;
     ColoPacket *next;       /* in the queue of its flow */
     ColoPacket *older;      /* among all that its side holds, by arrival */
@@ -103,9 +106,34 @@ struct ColoPacket {
  */
 bool colo_packet_parse(ColoPacket *p, const uint8_t *data, uint32_t size, uint32_t vnet_len);
 
-/* A copy of @p, with its bytes, to keep.  Owned by the caller; colo_packet_free() ends it. */
+/*
+ * A copy of @p, with its bytes but without its parts, to keep.  Owned by the caller; colo_packet_free() ends it, and the parts it
+ * has come to have.
+ */
 ColoPacket *colo_packet_hold(const ColoPacket *p);
 void colo_packet_free(ColoPacket *p);
+
+/* Bytes that a held packet takes, its parts included. */
+uint64_t colo_packet_footprint(const ColoPacket *p);
+
+/* Bytes of its datagram that a fragment carries, from which offset on, and whether it is the last. */
+static inline uint32_t colo_fragment_offset(const ColoPacket *p)
+{
+    return p->ip_version == 4 ? (p->fragment_word & 0x1fffu) * 8 : p->fragment_word & 0xfff8u;
+}
+
+static inline bool colo_fragment_is_last(const ColoPacket *p)
+{
+    return !(p->fragment_word & (p->ip_version == 4 ? 0x2000u : 1u));
+}
+
+/*
+ * Puts a datagram together from its fragments (@parts, linked by next, in any order, which cover it without overlap and become
+ * its parts).
+ *
+ * Returns: the datagram, held; NULL if it would be longer than IP allows (@parts are still the caller's then).
+ */
+ColoPacket *colo_packet_assemble(ColoPacket *parts);
 
 /* True for a guest's offloaded checksum: the TCP/UDP field holds the pseudo-header's sum only. */
 bool colo_packet_needs_csum(const ColoPacket *p);
