@@ -22,7 +22,7 @@
 #include "trace.h"
 
 /* The most that is asked of a chardev at once. */
-#define READ_SIZE (256 * 1024)
+#define READ_SIZE (64 * 1024)
 
 static void watch_end(ColoLink *link)
 {

@@ -39,6 +39,12 @@
 
 #include <string.h>
 
+/*
+ * How many words of the history are looked at for one packet.  An honest repetition of 64 KiB finds its 45 segments among the
+ * thousands that are under way.
+ */
+#define PATIENCE (256 * 1024)
+
 /* What two SYNs must have in common besides being one. */
 static uint64_t syn_options(const ColoComparator *c, const ColoPacket *p)
 {
@@ -97,9 +103,10 @@ static bool differ(ColoComparator *c, const ColoCompareFlow *f, ColoReason reaso
 }
 
 /* What the primary has said at @seq before it said @p. */
-static ColoRun said_before(const ColoComparator *c, const ColoCompareFlow *f, const ColoPacket *p, uint32_t seq)
+static ColoRun said_before(const ColoComparator *c, const ColoCompareFlow *f, const ColoPacket *p, uint32_t seq,
+                           uint32_t *patience)
 {
-    ColoRun run = colo_history_run(c->history, f->tcp.said, seq);
+    ColoRun run = colo_history_run(c->history, f->tcp.said, seq, patience);
 
     for (const ColoPacket *q = f->primary.head; q && q != p && run.kind == COLO_RUN_NONE; q = q->next) {
         if (!has_no_units(q) && colo_seq_after(q->compared, seq)) {
@@ -126,10 +133,11 @@ static bool compare_syn_again(ColoComparator *c, const ColoCompareFlow *f, const
 static bool compare_again(ColoComparator *c, const ColoCompareFlow *f, ColoPacket *p)
 {
     const ColoTcp *t = &f->tcp;
+    uint32_t patience = PATIENCE;
 
     while (p->compared != p->seq_end && colo_seq_before(p->compared, t->next)) {
         ColoRun ours = colo_packet_run(p, p->compared);
-        ColoRun before = said_before(c, f, p, p->compared);
+        ColoRun before = said_before(c, f, p, p->compared, &patience);
         uint32_t len = MIN(MIN(ours.len, before.len), t->next - p->compared);
 
         if (ours.kind == COLO_RUN_SYN && !compare_syn_again(c, f, p)) {

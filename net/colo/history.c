@@ -13,7 +13,7 @@
  * record tells where the same stream's record before it is, and the stream itself keeps the place of its last: one
  * number for each flow, nothing to clean up when a flow goes.
  *
- * A search goes back through the stream's records.  It gives up after a while, as if the rest were forgotten:
+ * A search goes back through the stream's records.  When its patience is at an end it gives up, as if the rest were forgotten:
  * otherwise a guest that repeats old bytes all the time could keep us busy with each.
  *
  * Turned down: keeping the held packets themselves (a list for each flow, an age for each packet, and memory that is
@@ -23,9 +23,6 @@
 #include "net/colo/history.h"
 
 #include <string.h>
-
-/* As many segments as a guest has under way, and then some. */
-#define SEARCH_MAX 8192
 
 typedef struct {
     uint64_t before;        /* place of the stream's record before this one; 0: none */
@@ -85,9 +82,9 @@ void colo_history_add(ColoHistory *h, uint64_t *last, const ColoPacket *p)
     h->end += size;
 }
 
-ColoRun colo_history_run(const ColoHistory *h, uint64_t last, uint32_t seq)
+ColoRun colo_history_run(const ColoHistory *h, uint64_t last, uint32_t seq, uint32_t *patience)
 {
-    for (int i = 0; i < SEARCH_MAX && last && h->end - last <= h->size; i++) {
+    for (; *patience && last && h->end - last <= h->size; --*patience) {
         const Record *record = record_at(h, last);
         uint32_t syn = !!(record->flags & COLO_TCP_SYN);
         uint32_t at = seq - record->seq;

@@ -25,7 +25,9 @@ void colo_history_add(ColoHistory *h, uint64_t *last, const ColoPacket *p);
 /*
  * What the stream has said at position @seq and behind it, the newest word first; kind COLO_RUN_NONE if nothing, or if it has been
  * forgotten.  The bytes are valid until the next colo_history_add().
+ *
+ * @patience: how many of the stream's words may be looked at; brought down by those that were.
  */
-ColoRun colo_history_run(const ColoHistory *h, uint64_t last, uint32_t seq);
+ColoRun colo_history_run(const ColoHistory *h, uint64_t last, uint32_t seq, uint32_t *patience);
 
 #endif /* NET_COLO_HISTORY_H */
