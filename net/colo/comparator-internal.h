@@ -21,6 +21,8 @@ typedef struct {
     uint32_t primary_isn;
     uint32_t primary_end;           /* behind the last unit that the primary has been let send */
     uint32_t primary_ack;           /* highest acknowledgement that the primary has been let send */
+    uint32_t primary_rst;           /* sequence number of the last RST that the primary has been let send */
+    uint32_t primary_rst_ack;       /* and its acknowledgement */
     uint32_t secondary_isn;         /* in the secondary's own space */
     uint32_t secondary_ack;         /* highest acknowledgement that the secondary has made */
     uint32_t secondary_rst_ack;
@@ -33,11 +35,12 @@ typedef struct {
     bool primary_isn_set : 1;
     bool primary_end_set : 1;
     bool primary_ack_set : 1;
+    bool primary_rst_set : 1;
     bool secondary_isn_set : 1;
     bool secondary_ack_set : 1;
     bool secondary_syn : 1;         /* a SYN that no SYN of the primary has been compared with yet */
     bool secondary_syn_ack : 1;     /* and that it carried an ACK */
-    bool secondary_rst : 1;
+    bool secondary_rst : 1;         /* a RST that no RST of the primary has left for yet */
     bool secondary_rst_ack_set : 1;
     bool secondary_probe_set : 1;
 } ColoTcp;

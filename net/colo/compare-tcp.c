@@ -29,7 +29,8 @@
  * SYN.  The secondary numbers its own from where it likes, so a SYN is not looked for at a position: the last one it
  * sent is kept aside until a SYN of the primary is compared with it.  From then on the rewriter maps its segments.
  *
- * RST takes no position either.  The primary's leaves once the secondary has sent one too.
+ * RST takes no position either.  The primary's leaves once the secondary has sent one too, which is used up by that; one that repeats
+ * the last leaves at once.
  */
 
 #include "comparator-internal.h"
@@ -233,6 +234,11 @@ static bool compare(ColoComparator *c, ColoCompareFlow *f, ColoPacket *p)
     return true;
 }
 
+static bool repeats_rst(const ColoTcp *t, const ColoPacket *p)
+{
+    return t->primary_rst_set && t->primary_rst == p->seq && t->primary_rst_ack == p->ack;
+}
+
 /* True if the secondary stands by all of @p that is not a position of the stream. */
 static bool gate_is_open(const ColoTcp *t, const ColoPacket *p)
 {
@@ -240,7 +246,8 @@ static bool gate_is_open(const ColoTcp *t, const ColoPacket *p)
                  (t->secondary_ack_set && !colo_seq_after(p->ack, t->secondary_ack));
 
     if (p->tcp_flags & COLO_TCP_RST) {
-        return t->secondary_rst && (acked || (t->secondary_rst_ack_set && t->secondary_rst_ack == p->ack));
+        return repeats_rst(t, p) ||
+               (t->secondary_rst && (acked || (t->secondary_rst_ack_set && t->secondary_rst_ack == p->ack)));
     }
     return acked;
 }
@@ -315,7 +322,7 @@ static void primary_opens(ColoComparator *c, ColoCompareFlow *f, const ColoPacke
     }
     t->primary_isn = t->next = p->seq;
     t->primary_isn_set = t->next_set = true;
-    t->primary_end_set = t->primary_ack_set = false;
+    t->primary_end_set = t->primary_ack_set = t->primary_rst_set = false;
     t->said = 0;
     if (!t->secondary_syn) {
         t->secondary_ack_set = false;
@@ -465,7 +472,12 @@ void colo_compare_tcp_released(ColoComparator *c, ColoCompareFlow *f, const Colo
     if (p->tcp_flags & COLO_TCP_SYN) {
         t->primary_options = syn_options(c, p);
     }
-    if (!(p->tcp_flags & COLO_TCP_RST)) {
+    if (p->tcp_flags & COLO_TCP_RST) {
+        t->secondary_rst = t->secondary_rst && repeats_rst(t, p);
+        t->primary_rst = p->seq;
+        t->primary_rst_ack = p->ack;
+        t->primary_rst_set = true;
+    } else {
         bool again = t->primary_end_set && !colo_seq_after(p->seq_end, t->primary_end);
 
         if (colo_packet_seq_len(p) && !(again && is_probe(t, p))) {
