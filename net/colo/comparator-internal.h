@@ -26,7 +26,7 @@ typedef struct {
     uint32_t secondary_isn;         /* in the secondary's own space */
     uint32_t secondary_ack;         /* highest acknowledgement that the secondary has made */
     uint32_t secondary_rst_ack;
-    uint64_t primary_options;       /* of the SYN that has left, hashed */
+    uint64_t primary_options;       /* of the SYN that was compared, or has left, hashed */
     uint64_t secondary_options;     /* of its SYN, hashed */
     uint64_t said;                  /* what has left, in the history */
     ColoPacket *frontier;           /* first held packet that is not wholly compared */

@@ -167,6 +167,7 @@ static bool compare_again(ColoComparator *c, const ColoCompareFlow *f, ColoPacke
 static bool compare_syn(ColoComparator *c, ColoCompareFlow *f, const ColoPacket *p)
 {
     ColoTcp *t = &f->tcp;
+    uint64_t options;
 
     if (!t->secondary_syn) {
         return false;
@@ -174,9 +175,11 @@ static bool compare_syn(ColoComparator *c, ColoCompareFlow *f, const ColoPacket 
     if (t->secondary_syn_ack != !!(p->tcp_flags & COLO_TCP_ACK)) {
         return differ(c, f, COLO_REASON_FLAGS);
     }
-    if (t->secondary_options != syn_options(c, p)) {
+    options = syn_options(c, p);
+    if (t->secondary_options != options) {
         return differ(c, f, COLO_REASON_OPTIONS);
     }
+    t->primary_options = options;
     t->secondary_syn = false;
     return true;
 }
@@ -413,12 +416,12 @@ static void secondary_packet(ColoComparator *c, ColoCompareFlow *f, ColoPacket *
     ColoTcp *t = &f->tcp;
     bool positioned = false;    /* it says something at positions of the primary's space */
 
-    if (p->tcp_flags & COLO_TCP_SYN) {
-        secondary_opens(c, f, p);
-    } else if (p->tcp_flags & COLO_TCP_RST) {
+    if (p->tcp_flags & COLO_TCP_RST) {
         t->secondary_rst = true;
         t->secondary_rst_ack = p->ack;
         t->secondary_rst_ack_set = p->tcp_flags & COLO_TCP_ACK;
+    } else if (p->tcp_flags & COLO_TCP_SYN) {
+        secondary_opens(c, f, p);
     } else {
         positioned = colo_packet_seq_len(p) && !is_repetition(t, p);
         if (is_probe(t, p)) {
