@@ -45,26 +45,17 @@ typedef struct {
     bool secondary_probe_set : 1;
 } ColoTcp;
 
-/* One side's fragments of one IP datagram. */
-typedef struct {
-    uint32_t have;                  /* bytes that have come */
-    uint32_t total;                 /* bytes there are; 0: the last one has not come */
-    bool impossible;                /* they overlap, or make up more than a datagram can be */
-} ColoAssembly;
-
 /* A flow as the comparator sees it. */
 typedef struct ColoCompareFlow {
     ColoFlow flow;
     uint32_t epoch;                 /* to which the rest belongs */
     uint32_t count[COLO_SIDES];     /* packets in the queues below */
     bool has_front;                 /* it is in the comparator's list of such flows */
+    bool impossible;                /* the fragments that have come make up no datagram */
     ColoQueue primary;              /* held, in the order in which they came */
     ColoQueue secondary;            /* not compared yet; for TCP, sorted */
     struct ColoCompareFlow *next_front;
-    union {
-        ColoTcp tcp;
-        ColoAssembly assembly;
-    };
+    ColoTcp tcp;
 } ColoCompareFlow;
 
 G_STATIC_ASSERT(sizeof(ColoCompareFlow) <= 208);

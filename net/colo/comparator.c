@@ -328,8 +328,6 @@ static ColoCompareFlow *flow_of(ColoComparator *c, ColoSide side, const ColoPack
         f->epoch = c->epoch;
         if (p->class == COLO_CLASS_TCP) {
             colo_compare_tcp_rebase(f);
-        } else if (p->fragment) {
-            f->assembly = (ColoAssembly) { 0 };
         }
     }
     return f;

@@ -17,45 +17,53 @@
 
 #include "comparator-internal.h"
 
-static bool overlap(const ColoPacket *a, const ColoPacket *b)
+static uint32_t end_of(const ColoPacket *p)
 {
-    uint32_t a_at = colo_fragment_offset(a);
-    uint32_t b_at = colo_fragment_offset(b);
-
-    return a_at < b_at + b->payload_len && b_at < a_at + a->payload_len;
+    return colo_fragment_offset(p) + p->payload_len;
 }
 
-/* Takes note of @p; false if it cannot be of one datagram with the others. */
-static bool fits(ColoAssembly *assembly, const ColoQueue *queue, const ColoPacket *p)
+static bool overlap(const ColoPacket *a, const ColoPacket *b)
 {
-    uint32_t end = colo_fragment_offset(p) + p->payload_len;
+    return colo_fragment_offset(a) < end_of(b) && colo_fragment_offset(b) < end_of(a);
+}
 
-    if (!p->payload_len || (colo_fragment_is_last(p) && assembly->total)) {
-        return false;
-    }
-    if (colo_fragment_is_last(p)) {
-        assembly->total = end;
-    }
+/* True if @p cannot be of one datagram with those that have come. */
+static bool contradicts(const ColoQueue *queue, const ColoPacket *p)
+{
     for (const ColoPacket *other = queue->head; other; other = other->next) {
-        if (overlap(p, other) || (assembly->total && colo_fragment_offset(other) >= assembly->total)) {
-            return false;
+        bool behind_end = (colo_fragment_is_last(p) && end_of(other) > end_of(p)) ||
+                          (colo_fragment_is_last(other) && end_of(p) > end_of(other));
+
+        if (overlap(p, other) || behind_end || (colo_fragment_is_last(p) && colo_fragment_is_last(other))) {
+            return true;
         }
     }
-    assembly->have += p->payload_len;
-    return !assembly->total || end <= assembly->total;
+    return !p->payload_len;
+}
+
+/* True if the fragments, none of which contradicts another, are all there. */
+static bool is_complete(const ColoQueue *queue)
+{
+    uint32_t have = 0;
+    uint32_t total = 0;
+
+    for (const ColoPacket *p = queue->head; p; p = p->next) {
+        have += p->payload_len;
+        total = colo_fragment_is_last(p) ? end_of(p) : total;
+    }
+    return have == total;
 }
 
 ColoPacket *colo_compare_fragment(ColoComparator *c, ColoCompareFlow *f, ColoSide side, ColoPacket *p)
 {
     ColoQueue *queue = side == COLO_PRIMARY ? &f->primary : &f->secondary;
-    ColoAssembly *assembly = &f->assembly;
     ColoPacket *whole;
+    int64_t arrival;
 
-    assembly->impossible = assembly->impossible || !fits(assembly, queue, p);
+    f->impossible = (f->impossible && queue->head) || contradicts(queue, p);
     colo_queue_push(queue, colo_compare_hold(c, f, side, p));
-    if (!assembly->impossible && assembly->have == assembly->total) {
-        int64_t arrival = queue->head->arrival;
-
+    if (!f->impossible && is_complete(queue)) {
+        arrival = queue->head->arrival;
         whole = colo_packet_assemble(queue->head);
         if (whole) {
             for (ColoPacket *part = queue->head; part; part = part->next) {
@@ -65,9 +73,9 @@ ColoPacket *colo_compare_fragment(ColoComparator *c, ColoCompareFlow *f, ColoSid
             whole->arrival = arrival;
             return whole;
         }
-        assembly->impossible = true;
+        f->impossible = true;
     }
-    if (assembly->impossible && side == COLO_PRIMARY) {
+    if (f->impossible && side == COLO_PRIMARY) {
         colo_compare_diverged(c, COLO_REASON_PAYLOAD, f);
     }
     return NULL;
