@@ -305,9 +305,7 @@ static void compare_frame_comes_or_goes(ColoCompare *s)
     bool always = s->active == COLO_COMPARE_ACTIVE_ON || s->notify_dev;
 
     trace_colo_compare_event(compare_id(s), there ? "the frame is there" : "no frame is there");
-    if (!there) {
-        colo_comparator_set_comparing(s->comparator, false);
-    }
+    colo_comparator_set_comparing(s->comparator, false);
     colo_comparator_set_comparing(s->comparator, there || always);
     compare_turn_done(s);
 }
@@ -438,6 +436,9 @@ static void compare_start(ColoCompare *s)
         colo_link_start(&s->notify, &compare_notify_ops, s, context);
     }
     compare_frame_comes_or_goes(s);
+    /* The frame may have been there for long: these connections begin in the middle of an epoch. */
+    colo_comparator_reconnected(s->comparator, COLO_PRIMARY);
+    colo_comparator_reconnected(s->comparator, COLO_SECONDARY);
 }
 
 static void compare_stop(ColoCompare *s)

@@ -59,6 +59,7 @@ struct FilterRedirector {
     ColoCount input;
     ColoCount redirected;
     ColoCount released;
+    uint32_t marks_waiting;     /* at the failover: marks in the outbox that are not released yet */
     ColoCount injected;
     ColoCount discarded;
 };
@@ -84,9 +85,10 @@ static void redirector_release(const uint8_t *frame, uint32_t size, uint32_t vne
                                                                                   : NET_FILTER_DIRECTION_TX;
 
     if (colo_is_epoch_mark(frame + vnet_len, size - vnet_len)) {
+        s->marks_waiting -= !!s->marks_waiting;
         return;
     }
-    if (direction == NET_FILTER_DIRECTION_RX && colo_host_is_secondary()) {
+    if (s->marks_waiting || (direction == NET_FILTER_DIRECTION_RX && colo_host_is_secondary())) {
         colo_count(&s->discarded, size);
         return;
     }
@@ -102,6 +104,25 @@ static void redirector_release_all(FilterRedirector *s)
         colo_link_cut(&s->out);
         colo_outbox_empty(&s->out.outbox, redirector_release, s);
     }
+}
+
+static void redirector_find_mark(const uint8_t *frame, uint32_t size, uint32_t vnet_len, void *opaque)
+{
+    FilterRedirector *s = opaque;
+
+    s->marks_waiting += colo_is_epoch_mark(frame + vnet_len, size - vnet_len);
+    memcpy(colo_outbox_append(&s->out.outbox, size, vnet_len), frame, size);
+}
+
+/*
+ * The secondary serves alone from now on: what its guest has sent since it was last made a copy goes to the client.  What lies
+ * before the last mark is of an epoch that is over, and from a guest that is no more.
+ */
+static void redirector_fail_over(FilterRedirector *s)
+{
+    colo_link_cut(&s->out);
+    colo_outbox_empty(&s->out.outbox, redirector_find_mark, s);
+    redirector_release_all(s);
 }
 
 static void redirector_out(void *opaque)
@@ -248,6 +269,7 @@ static void redirector_handle_event(NetFilterState *nf, int event, Error **errp)
 
     if (event == COLO_EVENT_FAILOVER) {
         colo_link_stop(&s->in);     /* the primary's word counts no more */
+        redirector_fail_over(s);
         object_property_set_str(OBJECT(nf), "status", "off", errp);
     }
 }

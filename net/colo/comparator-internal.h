@@ -25,7 +25,6 @@ typedef struct {
     uint32_t primary_rst_ack;       /* and its acknowledgement */
     uint32_t secondary_isn;         /* in the secondary's own space */
     uint32_t secondary_ack;         /* highest acknowledgement that the secondary has made */
-    uint32_t secondary_rst_ack;
     uint64_t primary_options;       /* of the SYN that was compared, or has left, hashed */
     uint64_t secondary_options;     /* of its SYN, hashed */
     uint64_t said;                  /* what has left, in the history */
@@ -41,7 +40,6 @@ typedef struct {
     bool secondary_syn : 1;         /* a SYN that no SYN of the primary has been compared with yet */
     bool secondary_syn_ack : 1;     /* and that it carried an ACK */
     bool secondary_rst : 1;         /* a RST that no RST of the primary has left for yet */
-    bool secondary_rst_ack_set : 1;
     bool secondary_probe_set : 1;
 } ColoTcp;
 
@@ -74,7 +72,7 @@ struct ColoComparator {
     bool asked;                     /* for a checkpoint, in this epoch */
     uint32_t epoch;
     bool marks_epochs[COLO_SIDES];  /* the side says where its epochs begin */
-    uint32_t epochs_behind[COLO_SIDES];     /* how many such marks are still to come */
+    int32_t epochs_behind[COLO_SIDES];      /* how many such marks are still to come, if it is one that does */
     bool secondary_early;           /* its mark has come before the word of the checkpoint */
     ColoQueue early;                /* what it has sent since then */
     uint32_t full[COLO_SIDES];      /* flows whose queue is full */
@@ -95,6 +93,9 @@ ColoPacket *colo_compare_hold(ColoComparator *c, ColoCompareFlow *f, ColoSide si
 
 /* Ends such a copy.  It must be in no queue any more. */
 void colo_compare_drop(ColoComparator *c, ColoCompareFlow *f, ColoSide side, ColoPacket *p);
+
+/* Counts the secondary's @p as done with, part by part. */
+void colo_compare_discard(ColoComparator *c, const ColoPacket *p);
 
 /* The sides differ in @f. */
 void colo_compare_diverged(ColoComparator *c, ColoReason reason, const ColoCompareFlow *f);

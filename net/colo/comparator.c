@@ -118,8 +118,7 @@ void colo_compare_unhold(ColoComparator *c, ColoCompareFlow *f, ColoSide side, C
     }
 }
 
-/* Counts what the secondary has sent, part by part. */
-static void count_discarded(ColoComparator *c, const ColoPacket *p)
+void colo_compare_discard(ColoComparator *c, const ColoPacket *p)
 {
     for (const ColoPacket *part = p->parts; part; part = part->next) {
         colo_count(&c->stats.discarded, part->size);
@@ -133,7 +132,7 @@ void colo_compare_drop(ColoComparator *c, ColoCompareFlow *f, ColoSide side, Col
 {
     colo_compare_unhold(c, f, side, p);
     if (side == COLO_SECONDARY) {
-        count_discarded(c, p);
+        colo_compare_discard(c, p);
     }
     colo_packet_free(p);
 }
@@ -157,18 +156,30 @@ void colo_compare_release(ColoComparator *c, ColoCompareFlow *f, const ColoPacke
     release(c, p);
 }
 
-/* Everything the primary sent leaves, everything the secondary sent is forgotten. */
-static void settle(ColoComparator *c)
+/* Lets what is held of the primary go, in the order in which it came; its flows' streams go on from there. */
+static void release_held(ColoComparator *c)
 {
     ColoPacket *p;
 
     while ((p = c->held[COLO_PRIMARY].oldest)) {
         ColoCompareFlow *f = (ColoCompareFlow *)p->flow;
+        bool is_tcp = p->class == COLO_CLASS_TCP;
 
         colo_queue_remove(&f->primary, p);
         colo_compare_release(c, f, p);
         colo_compare_drop(c, f, COLO_PRIMARY, p);
+        if (is_tcp) {
+            colo_compare_tcp_extend_base(f);
+        }
     }
+}
+
+/* Everything the primary sent leaves, everything the secondary sent is forgotten. */
+static void settle(ColoComparator *c)
+{
+    ColoPacket *p;
+
+    release_held(c);
     while ((p = c->held[COLO_SECONDARY].oldest) || (p = c->alone.oldest)) {
         ColoCompareFlow *f = (ColoCompareFlow *)p->flow;
 
@@ -242,7 +253,11 @@ void colo_comparator_set_comparing(ColoComparator *c, bool comparing)
     settle(c);
     colo_flow_table_clear(c->flows);
     drop_early(c);
+    /* The guests resume now, or have just done so: a mark that has come is the first. */
     memset(c->epochs_behind, 0, sizeof(c->epochs_behind));
+    if (!comparing) {
+        memset(c->marks_epochs, 0, sizeof(c->marks_epochs));
+    }
     c->comparing = comparing;
 }
 
@@ -291,7 +306,7 @@ static void pass(ColoComparator *c, ColoSide side, const ColoPacket *p)
     if (side == COLO_PRIMARY) {
         release(c, p);
     } else {
-        count_discarded(c, p);
+        colo_compare_discard(c, p);
     }
 }
 
@@ -299,7 +314,7 @@ static void pass(ColoComparator *c, ColoSide side, const ColoPacket *p)
 static void old_epoch_packet(ColoComparator *c, ColoCompareFlow *f, ColoSide side, const ColoPacket *p)
 {
     if (side == COLO_SECONDARY) {
-        count_discarded(c, p);
+        colo_compare_discard(c, p);
         return;
     }
     colo_compare_release(c, f, p);
@@ -341,7 +356,7 @@ static void take(ColoComparator *c, ColoSide side, ColoPacket *p, int64_t now)
     p->flow = &f->flow;
     if (p->class == COLO_CLASS_LOCAL) {
         pass(c, side, p);
-    } else if (c->epochs_behind[side]) {
+    } else if (c->marks_epochs[side] && c->epochs_behind[side] > 0) {
         old_epoch_packet(c, f, side, p);
     } else if (p->fragment) {
         ColoPacket *whole = colo_compare_fragment(c, f, side, p);
@@ -428,29 +443,40 @@ void colo_comparator_checkpoint(ColoComparator *c)
 {
     settle(c);
     c->stats.checkpoints++;
-    c->epochs_behind[COLO_PRIMARY] += c->marks_epochs[COLO_PRIMARY];
-    c->epochs_behind[COLO_SECONDARY] += c->marks_epochs[COLO_SECONDARY] && !c->secondary_early;
+    c->epochs_behind[COLO_PRIMARY]++;
+    c->epochs_behind[COLO_SECONDARY] += !c->secondary_early;
     take_early(c);
 }
 
 void colo_comparator_epoch(ColoComparator *c, ColoSide side)
 {
-    if (c->epochs_behind[side]) {
+    bool first = !c->marks_epochs[side];
+
+    c->marks_epochs[side] = true;
+    if (first && c->epochs_behind[side] >= 0) {
+        /* Of the beginning.  What came before it is older still; since then as many checkpoints have been told of. */
+        if (side == COLO_PRIMARY) {
+            release_held(c);
+        }
+    } else if (c->epochs_behind[side] > 0) {
         c->epochs_behind[side]--;
-    } else if (side == COLO_SECONDARY && c->marks_epochs[side]) {
+    } else if (side == COLO_SECONDARY) {
+        c->epochs_behind[side] = 0;
         drop_early(c);                  /* of an epoch that is over already */
         c->secondary_early = true;      /* it resumes before the frame tells us so */
-    } else if (side == COLO_PRIMARY) {
+    } else {
+        c->epochs_behind[side] = 0;
         take_early(c);                  /* it resumes after that: no word is on its way */
     }
-    c->marks_epochs[side] = true;
 }
 
 void colo_comparator_reconnected(ColoComparator *c, ColoSide side)
 {
     c->marks_epochs[side] = false;
-    c->epochs_behind[side] = 0;
-    drop_early(c);
+    c->epochs_behind[side] = -1;        /* the first mark will be that of the next checkpoint */
+    if (side == COLO_SECONDARY) {
+        drop_early(c);
+    }
 }
 
 /* Time */

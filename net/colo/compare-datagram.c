@@ -76,7 +76,7 @@ void colo_compare_datagram(ColoComparator *c, ColoCompareFlow *f, ColoSide side,
         colo_queue_push(&f->primary, colo_compare_hold(c, f, COLO_PRIMARY, p));
     } else if (like) {
         like->matched = true;
-        colo_count(&c->stats.discarded, p->size);
+        colo_compare_discard(c, p);
         release_matched(c, f);
     } else {
         colo_queue_push(&f->secondary, colo_compare_hold(c, f, COLO_SECONDARY, p));

@@ -249,8 +249,7 @@ static bool gate_is_open(const ColoTcp *t, const ColoPacket *p)
                  (t->secondary_ack_set && !colo_seq_after(p->ack, t->secondary_ack));
 
     if (p->tcp_flags & COLO_TCP_RST) {
-        return repeats_rst(t, p) ||
-               (t->secondary_rst && (acked || (t->secondary_rst_ack_set && t->secondary_rst_ack == p->ack)));
+        return repeats_rst(t, p) || (t->secondary_rst && acked);
     }
     return acked;
 }
@@ -418,8 +417,6 @@ static void secondary_packet(ColoComparator *c, ColoCompareFlow *f, ColoPacket *
 
     if (p->tcp_flags & COLO_TCP_RST) {
         t->secondary_rst = true;
-        t->secondary_rst_ack = p->ack;
-        t->secondary_rst_ack_set = p->tcp_flags & COLO_TCP_ACK;
     } else if (p->tcp_flags & COLO_TCP_SYN) {
         secondary_opens(c, f, p);
     } else {
@@ -429,7 +426,7 @@ static void secondary_packet(ColoComparator *c, ColoCompareFlow *f, ColoPacket *
             t->secondary_probe_set = true;
         }
     }
-    if (p->tcp_flags & COLO_TCP_ACK && !(p->tcp_flags & COLO_TCP_RST)) {
+    if (p->tcp_flags & COLO_TCP_ACK) {
         raise_to(&t->secondary_ack, p->ack, t->secondary_ack_set);
         t->secondary_ack_set = true;
     }
@@ -444,7 +441,7 @@ static void secondary_packet(ColoComparator *c, ColoCompareFlow *f, ColoPacket *
         if (positioned && f->secondary.head) {
             colo_queue_replace(&f->secondary, p, colo_compare_hold(c, f, COLO_SECONDARY, p));
         } else {
-            colo_count(&c->stats.discarded, p->size);
+            colo_compare_discard(c, p);
         }
     }
     advance(c, f);

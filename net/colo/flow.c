@@ -51,6 +51,7 @@ struct ColoFlowTable {
     uint32_t unused;        /* index of a flow that was removed, linked by @newer; 0: none */
     uint32_t used;          /* indices that have ever been given out */
     size_t flow_size;
+    int64_t now;            /* ns, of the last look */
     uint64_t secret[2];
     AgeList ages[2];        /* open, closing */
     ColoFlowMayGo *may_go;
@@ -165,33 +166,31 @@ static void age_unlink(ColoFlowTable *table, ColoFlow *flow)
     *(flow->newer ? &flow_at(table, flow->newer)->older : &list->newest) = flow->older;
 }
 
-static void age_append(ColoFlowTable *table, ColoFlow *flow, int64_t now)
+static void age_append(ColoFlowTable *table, ColoFlow *flow)
 {
     AgeList *list = age_list(table, flow);
 
-    flow->last_used = now;
+    flow->last_used = table->now;
     flow->older = list->newest;
     flow->newer = 0;
     *(list->newest ? &flow_at(table, list->newest)->newer : &list->oldest) = flow->index;
     list->newest = flow->index;
 }
 
-static void touch(ColoFlowTable *table, ColoFlow *flow, int64_t now)
+static void touch(ColoFlowTable *table, ColoFlow *flow)
 {
-    if (now - flow->last_used >= age_list(table, flow)->grain) {
+    if (table->now - flow->last_used >= age_list(table, flow)->grain) {
         age_unlink(table, flow);
-        age_append(table, flow, now);
+        age_append(table, flow);
     }
 }
 
 static void set_closing(ColoFlowTable *table, ColoFlow *flow, bool closing)
 {
     if (flow->closing != closing) {
-        int64_t now = flow->last_used;
-
         age_unlink(table, flow);
         flow->closing = closing;
-        age_append(table, flow, now);
+        age_append(table, flow);
     }
 }
 
@@ -331,7 +330,7 @@ static uint32_t hash_key(const ColoFlowTable *table, const ColoFlowKey *key)
 }
 
 /* The flow in a slot, which is used. */
-static ColoFlow *found(ColoFlowTable *table, uint32_t slot, int64_t now)
+static ColoFlow *found(ColoFlowTable *table, uint32_t slot)
 {
     uint32_t index = table->slots[slot].index;
     ColoFlow *flow;
@@ -340,21 +339,24 @@ static ColoFlow *found(ColoFlowTable *table, uint32_t slot, int64_t now)
         return NULL;
     }
     flow = flow_at(table, index);
-    touch(table, flow, now);
+    touch(table, flow);
     return flow;
 }
 
 ColoFlow *colo_flow_find(ColoFlowTable *table, const ColoFlowKey *key, int64_t now)
 {
-    return found(table, find_slot(table, key, hash_key(table, key)), now);
+    table->now = now;
+    return found(table, find_slot(table, key, hash_key(table, key)));
 }
 
 ColoFlow *colo_flow_get(ColoFlowTable *table, const ColoFlowKey *key, int64_t now)
 {
     uint32_t hash = hash_key(table, key);
     uint32_t slot = find_slot(table, key, hash);
-    ColoFlow *flow = found(table, slot, now);
+    ColoFlow *flow;
 
+    table->now = now;
+    flow = found(table, slot);
     if (flow) {
         return flow;
     }
@@ -367,12 +369,13 @@ ColoFlow *colo_flow_get(ColoFlowTable *table, const ColoFlowKey *key, int64_t no
     flow->hash = hash;
     table->slots[slot] = (Slot) { .hash = hash, .index = flow->index };
     table->count++;
-    age_append(table, flow, now);
+    age_append(table, flow);
     return flow;
 }
 
 void colo_flow_table_age(ColoFlowTable *table, int64_t now)
 {
+    table->now = now;
     for (int closing = 0; closing < 2; closing++) {
         AgeList *list = &table->ages[closing];
 
@@ -385,7 +388,7 @@ void colo_flow_table_age(ColoFlowTable *table, int64_t now)
             if (!table->may_go || table->may_go(oldest, table->opaque)) {
                 colo_flow_remove(table, oldest);
             } else {
-                touch(table, oldest, now);
+                touch(table, oldest);
             }
         }
     }

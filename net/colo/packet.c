@@ -329,7 +329,6 @@ ColoPacket *colo_packet_assemble(ColoPacket *parts)
     }
     colo_put_be16(data + word, 0);
     colo_packet_parse(whole, data, first->l4 + len, first->vnet_len);
-    whole->held = true;
     whole->parts = parts;
     return whole;
 }

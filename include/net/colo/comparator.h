@@ -96,7 +96,10 @@ void colo_comparator_checkpoint(ColoComparator *c);
  */
 void colo_comparator_epoch(ColoComparator *c, ColoSide side);
 
-/* The side's connection is new: no word from before counts any more. */
+/*
+ * The side's connection is new, in the middle of an epoch: no word from before counts any more, and its first mark will be that
+ * of the next checkpoint.
+ */
 void colo_comparator_reconnected(ColoComparator *c, ColoSide side);
 
 /* The secondary's connection has ended: asks for a checkpoint if it is missed. */

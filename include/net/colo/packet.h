@@ -131,7 +131,8 @@ static inline bool colo_fragment_is_last(const ColoPacket *p)
  * Puts a datagram together from its fragments (@parts, linked by next, in any order, which cover it without overlap and become
  * its parts).
  *
- * Returns: the datagram, held; NULL if it would be longer than IP allows (@parts are still the caller's then).
+ * Returns: the datagram, which the caller ends with colo_packet_free(), and which counts as borrowed until then; NULL if it
+ * would be longer than IP allows (@parts are still the caller's then).
  */
 ColoPacket *colo_packet_assemble(ColoPacket *parts);
 
