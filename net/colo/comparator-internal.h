@@ -64,6 +64,16 @@ typedef struct {
     ColoPacket *newest;
 } ColoHeld;
 
+/* Memory of held packets that is kept to be used again, by how much there is room for. */
+typedef struct {
+    ColoPacket *first;              /* linked by next */
+    uint32_t count;
+} ColoSpare;
+
+/* Room for most packets without data, and for most others. */
+#define COLO_SPARE_SMALL 192
+#define COLO_SPARE_LARGE 1600
+
 struct ColoComparator {
     ColoComparatorConfig config;
     const ColoComparatorOps *ops;
@@ -77,6 +87,8 @@ struct ColoComparator {
     ColoQueue early;                /* what it has sent since then */
     uint32_t full[COLO_SIDES];      /* flows whose queue is full */
     ColoHeld held[COLO_SIDES];
+    ColoSpare small;
+    ColoSpare large;
     ColoHeld alone;                 /* the secondary's datagrams, which are not among those */
     ColoCompareFlow *fronts;        /* flows whose first packet is compared in part, and may be cut */
     int64_t suspect_at;             /* when the first suspect datagram's grace ends, ns; INT64_MAX: none */

@@ -35,8 +35,11 @@
 /* Bytes that one side may hold in all flows together before it is made to wait. */
 #define HELD_BYTES_MAX (256 * 1024 * 1024ULL)
 
-/* What is remembered of what has left; more than the bandwidth-delay product of one gigabit and 200 ms. */
+/* The most that is remembered of what has left: more than the bandwidth-delay product of one gigabit and 200 ms. */
 #define HISTORY_BYTES (32 * 1024 * 1024)
+
+/* Held packets of each size whose memory is kept. */
+#define SPARE_MAX 1024
 
 #define SECOND (1000 * 1000 * 1000LL)
 /* Longer than any keep-alive interval (RFC 9293, section 3.8.4: two hours). */
@@ -89,9 +92,53 @@ static ColoHeld *age_list(ColoComparator *c, ColoSide side, const ColoPacket *p)
     return side == COLO_SECONDARY && p->class != COLO_CLASS_TCP ? &c->alone : &c->held[side];
 }
 
+/*
+ * A packet is held for a moment nearly always, with hundreds of others: malloc() would spend as long on each as the comparison
+ * does.  So the memory of the last ones is kept.
+ */
+static ColoPacket *hold(ColoComparator *c, const ColoPacket *p)
+{
+    ColoSpare *spare = p->size <= COLO_SPARE_SMALL ? &c->small : &c->large;
+    uint32_t room = p->size <= COLO_SPARE_SMALL ? COLO_SPARE_SMALL : COLO_SPARE_LARGE;
+    ColoPacket *memory = spare->first;
+
+    if (p->size > COLO_SPARE_LARGE) {
+        return colo_packet_hold(p);
+    }
+    if (!memory) {
+        return colo_packet_hold_in(g_malloc(sizeof(*p) + room), room, p);
+    }
+    spare->first = memory->next;
+    spare->count--;
+    return colo_packet_hold_in(memory, room, p);
+}
+
+static void end_hold(ColoComparator *c, ColoPacket *p)
+{
+    ColoSpare *spare = p->room == COLO_SPARE_SMALL ? &c->small : &c->large;
+
+    if (p->parts || (p->room != COLO_SPARE_SMALL && p->room != COLO_SPARE_LARGE) || spare->count == SPARE_MAX) {
+        colo_packet_free(p);
+        return;
+    }
+    p->next = spare->first;
+    spare->first = p;
+    spare->count++;
+}
+
+static void free_spare(ColoSpare *spare)
+{
+    while (spare->first) {
+        ColoPacket *p = spare->first;
+
+        spare->first = p->next;
+        colo_packet_free(p);
+    }
+}
+
 ColoPacket *colo_compare_hold(ColoComparator *c, ColoCompareFlow *f, ColoSide side, ColoPacket *p)
 {
-    ColoPacket *copy = colo_packet_hold(p);
+    ColoPacket *copy = hold(c, p);
 
     copy->flow = &f->flow;
     copy->parts = p->parts;
@@ -134,7 +181,7 @@ void colo_compare_drop(ColoComparator *c, ColoCompareFlow *f, ColoSide side, Col
     if (side == COLO_SECONDARY) {
         colo_compare_discard(c, p);
     }
-    colo_packet_free(p);
+    end_hold(c, p);
 }
 
 static void release(ColoComparator *c, const ColoPacket *p)
@@ -156,19 +203,23 @@ void colo_compare_release(ColoComparator *c, ColoCompareFlow *f, const ColoPacke
     release(c, p);
 }
 
-/* Lets what is held of the primary go, in the order in which it came; its flows' streams go on from there. */
-static void release_held(ColoComparator *c)
+/*
+ * Lets what is held of the primary go, in the order in which it came.
+ *
+ * @same_epoch: no new epoch begins with that; the streams go on from what has left.
+ */
+static void release_held(ColoComparator *c, bool same_epoch)
 {
     ColoPacket *p;
 
     while ((p = c->held[COLO_PRIMARY].oldest)) {
         ColoCompareFlow *f = (ColoCompareFlow *)p->flow;
-        bool is_tcp = p->class == COLO_CLASS_TCP;
+        bool goes_on = same_epoch && p->class == COLO_CLASS_TCP;
 
         colo_queue_remove(&f->primary, p);
         colo_compare_release(c, f, p);
         colo_compare_drop(c, f, COLO_PRIMARY, p);
-        if (is_tcp) {
+        if (goes_on) {
             colo_compare_tcp_extend_base(f);
         }
     }
@@ -179,7 +230,7 @@ static void settle(ColoComparator *c)
 {
     ColoPacket *p;
 
-    release_held(c);
+    release_held(c, false);
     while ((p = c->held[COLO_SECONDARY].oldest) || (p = c->alone.oldest)) {
         ColoCompareFlow *f = (ColoCompareFlow *)p->flow;
 
@@ -241,6 +292,8 @@ void colo_comparator_free(ColoComparator *c)
         drop_early(c);
         colo_flow_table_free(c->flows);
         colo_history_free(c->history);
+        free_spare(&c->small);
+        free_spare(&c->large);
         g_free(c);
     }
 }
@@ -456,7 +509,7 @@ void colo_comparator_epoch(ColoComparator *c, ColoSide side)
     if (first && c->epochs_behind[side] >= 0) {
         /* Of the beginning.  What came before it is older still; since then as many checkpoints have been told of. */
         if (side == COLO_PRIMARY) {
-            release_held(c);
+            release_held(c, true);
         }
     } else if (c->epochs_behind[side] > 0) {
         c->epochs_behind[side]--;

@@ -60,6 +60,14 @@ static void raise_to(uint32_t *position, uint32_t to, bool set)
     *position = set ? colo_seq_max(*position, to) : to;
 }
 
+/* All before @position is compared, or was sent before the epoch. */
+static void set_next(ColoTcp *t, uint32_t position)
+{
+    t->next = position;
+    t->next_set = true;
+    t->secondary_probe_set = false;
+}
+
 /* Forgets the secondary's segments that have nothing left to be compared. */
 static void forget_compared(ColoComparator *c, ColoCompareFlow *f)
 {
@@ -199,8 +207,7 @@ static bool compare(ColoComparator *c, ColoCompareFlow *f, ColoPacket *p)
         return false;           /* its turn comes when what is held of the old connection has left */
     }
     if (!t->next_set) {
-        t->next = p->seq;
-        t->next_set = true;
+        set_next(t, p->seq);
     }
     if (!compare_again(c, f, p)) {
         return false;
@@ -232,7 +239,7 @@ static bool compare(ColoComparator *c, ColoCompareFlow *f, ColoPacket *p)
             }
         }
         p->compared += len;
-        t->next = p->compared;
+        set_next(t, p->compared);
     }
     return true;
 }
@@ -322,8 +329,9 @@ static void primary_opens(ColoComparator *c, ColoCompareFlow *f, const ColoPacke
         colo_queue_remove(&f->secondary, old);
         colo_compare_drop(c, f, COLO_SECONDARY, old);
     }
-    t->primary_isn = t->next = p->seq;
-    t->primary_isn_set = t->next_set = true;
+    set_next(t, p->seq);
+    t->primary_isn = p->seq;
+    t->primary_isn_set = true;
     t->primary_end_set = t->primary_ack_set = t->primary_rst_set = false;
     t->said = 0;
     if (!t->secondary_syn) {
@@ -499,7 +507,7 @@ void colo_compare_tcp_rebase(ColoCompareFlow *f)
 {
     ColoTcp *t = &f->tcp;
 
-    t->next = t->primary_end;
+    set_next(t, t->primary_end);
     t->next_set = t->primary_end_set;
     t->secondary_ack = t->primary_ack;
     t->secondary_ack_set = t->primary_ack_set;
@@ -513,8 +521,7 @@ void colo_compare_tcp_extend_base(ColoCompareFlow *f)
     ColoTcp *t = &f->tcp;
 
     if (t->primary_end_set) {
-        raise_to(&t->next, t->primary_end, t->next_set);
-        t->next_set = true;
+        set_next(t, t->next_set ? colo_seq_max(t->next, t->primary_end) : t->primary_end);
     }
     if (t->primary_ack_set) {
         raise_to(&t->secondary_ack, t->primary_ack, t->secondary_ack_set);

@@ -324,9 +324,19 @@ void colo_flow_table_free(ColoFlowTable *table)
     }
 }
 
+/* An IPv4 key without the zeroes behind its addresses is hashed in half the time. */
 static uint32_t hash_key(const ColoFlowTable *table, const ColoFlowKey *key)
 {
-    return (uint32_t)siphash13(table->secret, (const uint8_t *)key, sizeof(*key));
+    const uint8_t *rest = (const uint8_t *)&key->guest_port;
+    uint8_t words[16];
+
+    if (key->ip_version != 4) {
+        return (uint32_t)siphash13(table->secret, (const uint8_t *)key, sizeof(*key));
+    }
+    memcpy(words, key->guest, 4);
+    memcpy(words + 4, key->peer, 4);
+    memcpy(words + 8, rest, 8);
+    return (uint32_t)siphash13(table->secret, words, sizeof(words));
 }
 
 /* The flow in a slot, which is used. */

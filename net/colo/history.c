@@ -13,6 +13,9 @@
  * record tells where the same stream's record before it is, and the stream itself keeps the place of its last: one
  * number for each flow, nothing to clean up when a flow goes.
  *
+ * The ring is small enough for a cache in the beginning.  When something is searched for that has been overwritten, it is doubled,
+ * up to a limit: where clients are far away and networks lose packets more has to be remembered than elsewhere.
+ *
  * A search goes back through the stream's records.  When its patience is at an end it gives up, as if the rest were forgotten:
  * otherwise a guest that repeats old bytes all the time could keep us busy with each.
  *
@@ -24,6 +27,8 @@
 
 #include <string.h>
 
+#define SIZE_FIRST (1024 * 1024)
+
 typedef struct {
     uint64_t before;        /* place of the stream's record before this one; 0: none */
     uint32_t seq;           /* position of the first unit */
@@ -34,6 +39,8 @@ typedef struct {
 struct ColoHistory {
     uint64_t end;           /* the place of the next record; never 0 */
     uint32_t size;
+    uint32_t size_max;
+    bool missed;            /* something was searched for that has been overwritten */
     uint8_t *ring;
 };
 
@@ -42,9 +49,11 @@ ColoHistory *colo_history_new(uint32_t size)
     ColoHistory *h = g_new(ColoHistory, 1);
 
     g_assert((size & (size - 1)) == 0 && size > 2 * COLO_FRAME_MAX);
-    h->size = size;
-    h->end = size;
-    h->ring = g_malloc(size);
+    h->size = MIN(size, SIZE_FIRST);
+    h->size_max = size;
+    h->missed = false;
+    h->end = h->size;
+    h->ring = g_malloc(h->size);
     return h;
 }
 
@@ -61,12 +70,34 @@ static Record *record_at(const ColoHistory *h, uint64_t place)
     return (Record *)(h->ring + (place & (h->size - 1)));
 }
 
+/* Twice the room.  A record that lies in one piece does so there, too. */
+static void grow(ColoHistory *h)
+{
+    uint8_t *ring = g_malloc(h->size * 2);
+    uint64_t from = h->end - h->size;
+
+    while (from != h->end) {
+        uint32_t len = (uint32_t)MIN(h->size - (from & (h->size - 1)), h->end - from);
+
+        memcpy(ring + (from & (h->size * 2 - 1)), h->ring + (from & (h->size - 1)), len);
+        from += len;
+    }
+    g_free(h->ring);
+    h->ring = ring;
+    h->size *= 2;
+}
+
 void colo_history_add(ColoHistory *h, uint64_t *last, const ColoPacket *p)
 {
     uint32_t size = (uint32_t)(sizeof(Record) + p->payload_len + 7) & ~7u;
-    uint32_t left = h->size - (uint32_t)(h->end & (h->size - 1));
+    uint32_t left;
     Record *record;
 
+    if (h->missed && h->size < h->size_max) {
+        grow(h);
+    }
+    h->missed = false;
+    left = h->size - (uint32_t)(h->end & (h->size - 1));
     if (size > left) {
         h->end += left;     /* a record lies in one piece */
     }
@@ -82,7 +113,7 @@ void colo_history_add(ColoHistory *h, uint64_t *last, const ColoPacket *p)
     h->end += size;
 }
 
-ColoRun colo_history_run(const ColoHistory *h, uint64_t last, uint32_t seq, uint32_t *patience)
+ColoRun colo_history_run(ColoHistory *h, uint64_t last, uint32_t seq, uint32_t *patience)
 {
     for (; *patience && last && h->end - last <= h->size; --*patience) {
         const Record *record = record_at(h, last);
@@ -105,5 +136,6 @@ ColoRun colo_history_run(const ColoHistory *h, uint64_t last, uint32_t seq, uint
         }
         last = record->before;
     }
+    h->missed = last && *patience;
     return (ColoRun) { .kind = COLO_RUN_NONE };
 }

@@ -267,9 +267,15 @@ bool colo_packet_parse(ColoPacket *p, const uint8_t *data, uint32_t size, uint32
 
 ColoPacket *colo_packet_hold(const ColoPacket *p)
 {
-    ColoPacket *copy = g_malloc(sizeof(*copy) + p->size);
+    return colo_packet_hold_in(g_malloc(sizeof(*p) + p->size), p->size, p);
+}
+
+ColoPacket *colo_packet_hold_in(void *memory, uint32_t room, const ColoPacket *p)
+{
+    ColoPacket *copy = memory;
 
     *copy = *p;
+    copy->room = room;
     copy->data = (uint8_t *)(copy + 1);
     memcpy(copy->data, p->data, p->size);
     copy->held = true;

@@ -41,7 +41,7 @@ typedef struct {
 typedef struct {
     int64_t timeout;        /* ns that a primary packet is held at most before a checkpoint is asked for */
     uint32_t queue_size;    /* packets per side and flow before that side is made to wait */
-    uint32_t history;       /* bytes of what has left that are remembered; a power of two; 0: enough for a gigabit */
+    uint32_t history;       /* at most so many bytes of what has left are remembered; a power of two; 0: enough for a gigabit */
     uint8_t secret[16];     /* random; keys the hash */
 } ColoComparatorConfig;
 

@@ -11,7 +11,7 @@
 
 typedef struct ColoHistory ColoHistory;
 
-/* @size: bytes that are remembered, of all streams together; a power of two, larger than two packets. */
+/* @size: how many bytes are remembered at most, of all streams together; a power of two, larger than two packets. */
 ColoHistory *colo_history_new(uint32_t size);
 void colo_history_free(ColoHistory *h);
 
@@ -28,6 +28,6 @@ void colo_history_add(ColoHistory *h, uint64_t *last, const ColoPacket *p);
  *
  * @patience: how many of the stream's words may be looked at; brought down by those that were.
  */
-ColoRun colo_history_run(const ColoHistory *h, uint64_t last, uint32_t seq, uint32_t *patience);
+ColoRun colo_history_run(ColoHistory *h, uint64_t last, uint32_t seq, uint32_t *patience);
 
 #endif /* NET_COLO_HISTORY_H */

@@ -84,6 +84,7 @@ struct ColoPacket {
     uint32_t ack;           /* TCP: valid with COLO_TCP_ACK */
 
     /* For whoever holds it. */
+    uint32_t room;          /* bytes that there is memory for, behind the packet */
     int64_t arrival;        /* in the caller's clock, ns */
     int64_t suspect;        /* datagram: when the other side was first seen to differ, ns */
     bool suspected;         /* and that it was */
@@ -112,6 +113,9 @@ bool colo_packet_parse(ColoPacket *p, const uint8_t *data, uint32_t size, uint32
  */
 ColoPacket *colo_packet_hold(const ColoPacket *p);
 void colo_packet_free(ColoPacket *p);
+
+/* The same, in @memory that has room for a ColoPacket and @room bytes (at least p->size), and is ended with free(). */
+ColoPacket *colo_packet_hold_in(void *memory, uint32_t room, const ColoPacket *p);
 
 /* Bytes that a held packet takes, its parts included. */
 uint64_t colo_packet_footprint(const ColoPacket *p);
