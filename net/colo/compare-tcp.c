@@ -18,7 +18,7 @@
  * Acknowledgements are not packets to be paired.  How many a guest sends depends on its timers; what the client learns from
  * them is one number.  The primary's go up to the highest the secondary has made; the secondary's are noted.
  *
- * Order.  Packets leave in the order in which the primary sent them, but for one: a repetition of compared bytes
+ * Order.  Packets leave in the order in which the primary sent them, but for one: a repetition of what has left
  * overtakes what is held.  It must: if the client lost the first copy, the secondary may not send on before the
  * client has acknowledged it, and what is held waits for the secondary.
  *
@@ -136,18 +136,18 @@ static bool compare_syn_again(ColoComparator *c, const ColoCompareFlow *f, const
 }
 
 /*
- * Compares those units of @p that lie before `next` with what was said there.  Returns true if there are none, or none is
- * left.
+ * Compares those units of @p that lie before @end, which is not after `next`, with what was said there.  Returns true if there
+ * are none, or none is left.
  */
-static bool compare_again(ColoComparator *c, const ColoCompareFlow *f, ColoPacket *p)
+static bool compare_again(ColoComparator *c, const ColoCompareFlow *f, ColoPacket *p, uint32_t end)
 {
     const ColoTcp *t = &f->tcp;
     uint32_t patience = PATIENCE;
 
-    while (p->compared != p->seq_end && colo_seq_before(p->compared, t->next)) {
+    while (p->compared != p->seq_end && colo_seq_before(p->compared, end)) {
         ColoRun ours = colo_packet_run(p, p->compared);
         ColoRun before = said_before(c, f, p, p->compared, &patience);
-        uint32_t len = MIN(MIN(ours.len, before.len), t->next - p->compared);
+        uint32_t len = MIN(MIN(ours.len, before.len), end - p->compared);
 
         if (ours.kind == COLO_RUN_SYN && !compare_syn_again(c, f, p)) {
             return false;
@@ -209,7 +209,7 @@ static bool compare(ColoComparator *c, ColoCompareFlow *f, ColoPacket *p)
     if (!t->next_set) {
         set_next(t, p->seq);
     }
-    if (!compare_again(c, f, p)) {
+    if (!compare_again(c, f, p, t->next)) {
         return false;
     }
     while (p->compared != p->seq_end) {
@@ -355,8 +355,8 @@ static void advance(ColoComparator *c, ColoCompareFlow *f)
 static void primary_packet_behind(ColoComparator *c, ColoCompareFlow *f, ColoPacket *p)
 {
     ColoTcp *t = &f->tcp;
-    bool repeats = !has_no_units(p) && !opens_anew(t, p) && t->next_set && colo_seq_before(p->seq, t->next) &&
-                   compare_again(c, f, p);
+    bool repeats = !has_no_units(p) && !opens_anew(t, p) && t->primary_end_set &&
+                   colo_seq_before(p->seq, t->primary_end) && compare_again(c, f, p, t->primary_end);
     ColoPacket *held;
 
     if (repeats && p->compared == p->seq_end && gate_is_open(t, p)) {
@@ -366,7 +366,7 @@ static void primary_packet_behind(ColoComparator *c, ColoCompareFlow *f, ColoPac
     held = colo_compare_hold(c, f, COLO_PRIMARY, p);
     colo_queue_push(&f->primary, held);
     if (repeats && has_front(t, held)) {
-        release_front(c, f, held);          /* what is not compared yet stays behind what is held */
+        release_front(c, f, held);          /* what has not left yet stays behind what is held */
     }
     if (!t->frontier) {
         t->frontier = held;

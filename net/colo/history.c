@@ -38,6 +38,7 @@ typedef struct {
 
 struct ColoHistory {
     uint64_t end;           /* the place of the next record; never 0 */
+    uint64_t lost;          /* what lies before this place was overwritten before the ring grew */
     uint32_t size;
     uint32_t size_max;
     bool missed;            /* something was searched for that has been overwritten */
@@ -52,6 +53,7 @@ ColoHistory *colo_history_new(uint32_t size)
     h->size = MIN(size, SIZE_FIRST);
     h->size_max = size;
     h->missed = false;
+    h->lost = 0;
     h->end = h->size;
     h->ring = g_malloc(h->size);
     return h;
@@ -84,6 +86,7 @@ static void grow(ColoHistory *h)
     }
     g_free(h->ring);
     h->ring = ring;
+    h->lost = h->end - h->size;
     h->size *= 2;
 }
 
@@ -115,7 +118,7 @@ void colo_history_add(ColoHistory *h, uint64_t *last, const ColoPacket *p)
 
 ColoRun colo_history_run(ColoHistory *h, uint64_t last, uint32_t seq, uint32_t *patience)
 {
-    for (; *patience && last && h->end - last <= h->size; --*patience) {
+    for (; *patience && last && last >= h->lost && h->end - last <= h->size; --*patience) {
         const Record *record = record_at(h, last);
         uint32_t syn = !!(record->flags & COLO_TCP_SYN);
         uint32_t at = seq - record->seq;

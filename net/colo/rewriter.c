@@ -196,7 +196,7 @@ static void guest_opens(ColoRewriter *r, const ColoFlowKey *key, RewriteFlow *fl
 {
     uint32_t at;
 
-    if (!flow && !(p->tcp_flags & COLO_TCP_ACK) && !r->failed_over) {
+    if (!flow && !r->failed_over) {
         flow = (RewriteFlow *)colo_flow_get(r->flows, key, now);
     }
     if (!flow || (flow->secondary_isn_set && flow->secondary_isn == p->seq)) {
