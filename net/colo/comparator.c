@@ -38,8 +38,15 @@
 /* The most that is remembered of what has left: more than the bandwidth-delay product of one gigabit and 200 ms. */
 #define HISTORY_BYTES (32 * 1024 * 1024)
 
-/* Held packets of each size whose memory is kept. */
+/* Held packets of each size whose memory is kept; none where a sanitizer watches who uses it when. */
+#ifndef __has_feature
+#define __has_feature(feature) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
+#define SPARE_MAX 0
+#else
 #define SPARE_MAX 1024
+#endif
 
 #define SECOND (1000 * 1000 * 1000LL)
 /* Longer than any keep-alive interval (RFC 9293, section 3.8.4: two hours). */
@@ -102,7 +109,7 @@ static ColoPacket *hold(ColoComparator *c, const ColoPacket *p)
     uint32_t room = p->size <= COLO_SPARE_SMALL ? COLO_SPARE_SMALL : COLO_SPARE_LARGE;
     ColoPacket *memory = spare->first;
 
-    if (p->size > COLO_SPARE_LARGE) {
+    if (p->size > COLO_SPARE_LARGE || !SPARE_MAX) {
         return colo_packet_hold(p);
     }
     if (!memory) {

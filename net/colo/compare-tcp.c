@@ -120,6 +120,7 @@ static ColoRun said_before(const ColoComparator *c, const ColoCompareFlow *f, co
     for (const ColoPacket *q = f->primary.head; q && q != p && run.kind == COLO_RUN_NONE; q = q->next) {
         if (!has_no_units(q) && colo_seq_after(q->compared, seq)) {
             run = colo_packet_run(q, seq);
+            run.len = MIN(run.len, q->compared - seq);
         }
     }
     return run;
@@ -491,8 +492,10 @@ void colo_compare_tcp_released(ColoComparator *c, ColoCompareFlow *f, const Colo
         if (colo_packet_seq_len(p) && !(again && is_probe(t, p))) {
             colo_history_add(c->history, &t->said, p);
         }
-        raise_to(&t->primary_end, p->seq_end, t->primary_end_set);
-        t->primary_end_set = true;
+        if (colo_packet_seq_len(p)) {
+            raise_to(&t->primary_end, p->seq_end, t->primary_end_set);
+            t->primary_end_set = true;
+        }
         if (p->tcp_flags & COLO_TCP_ACK) {
             raise_to(&t->primary_ack, p->ack, t->primary_ack_set);
             t->primary_ack_set = true;

@@ -41,7 +41,7 @@ struct ColoHistory {
     uint64_t lost;          /* what lies before this place was overwritten before the ring grew */
     uint32_t size;
     uint32_t size_max;
-    bool missed;            /* something was searched for that has been overwritten */
+    bool missed;            /* something was searched for that has been overwritten since the ring last grew */
     uint8_t *ring;
 };
 
@@ -86,7 +86,7 @@ static void grow(ColoHistory *h)
     }
     g_free(h->ring);
     h->ring = ring;
-    h->lost = h->end - h->size;
+    h->lost = MAX(h->lost, h->end - h->size);
     h->size *= 2;
 }
 
@@ -139,6 +139,6 @@ ColoRun colo_history_run(ColoHistory *h, uint64_t last, uint32_t seq, uint32_t *
         }
         last = record->before;
     }
-    h->missed = last && *patience;
+    h->missed = last && last >= h->lost && *patience;
     return (ColoRun) { .kind = COLO_RUN_NONE };
 }
