@@ -478,9 +478,6 @@ void colo_compare_tcp_released(ColoComparator *c, ColoCompareFlow *f, const Colo
     if (opens_anew(t, p)) {
         primary_opens(c, f, p);
     }
-    if (p->tcp_flags & COLO_TCP_SYN) {
-        t->primary_options = syn_options(c, p);
-    }
     if (p->tcp_flags & COLO_TCP_RST) {
         t->secondary_rst = t->secondary_rst && repeats_rst(t, p);
         t->primary_rst = p->seq;
@@ -489,6 +486,9 @@ void colo_compare_tcp_released(ColoComparator *c, ColoCompareFlow *f, const Colo
     } else {
         bool again = t->primary_end_set && !colo_seq_after(p->seq_end, t->primary_end);
 
+        if (p->tcp_flags & COLO_TCP_SYN) {
+            t->primary_options = syn_options(c, p);
+        }
         if (colo_packet_seq_len(p) && !(again && is_probe(t, p))) {
             colo_history_add(c->history, &t->said, p);
         }
