@@ -19,12 +19,12 @@ import os
 import re
 import subprocess
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, Self
 
 from .machine import Failure, need, output_of
 
 NAMESPACES = Path("/run/netns")
-NAME = re.compile(r"colo-(\d+)-\d+-(hosts|client)")
+NAME = re.compile(r"colo-(\d+)-\d+-(hosts|client|guest)")
 CLONE_NEWNET = 0x40000000
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -71,7 +71,39 @@ def _setns(fd: int) -> None:
         raise OSError(error, f"setns: {os.strerror(error)}")
 
 
-class Network:
+class Namespaces:
+    """Namespaces that are made and taken away together: a context manager to build upon."""
+
+    def __init__(self, *roles: str) -> None:
+        stem = f"colo-{os.getpid()}-{next(_numbers)}"     # sweep() knows them by it
+        self.namespaces = [Namespace(f"{stem}-{role}") for role in roles]
+
+    def __enter__(self) -> Self:
+        require_root()
+        need(["iproute2", "util-linux"])
+        if not os.path.exists("/dev/net/tun"):
+            raise Failure("/dev/net/tun is not there; load the tun module (modprobe tun)")
+        sweep()
+        try:
+            for namespace in self.namespaces:
+                output_of(["ip", "netns", "add", namespace.name])
+            self._furnish()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exception) -> None:
+        for namespace in self.namespaces:
+            if namespace.path.exists():
+                _delete(namespace.name)
+
+    def _furnish(self) -> None:
+        """Put into the namespaces what belongs there."""
+        raise NotImplementedError
+
+
+class Network(Namespaces):
     """The two namespaces, as a context manager."""
 
     client_address, client_address6 = "10.77.0.1", "fd77::1"
@@ -84,41 +116,20 @@ class Network:
     taps = {"primary": "tap-primary", "secondary": "tap-secondary"}
 
     def __init__(self) -> None:
-        stem = f"colo-{os.getpid()}-{next(_numbers)}"
-        self.hosts = Namespace(f"{stem}-hosts")
-        self.client = Namespace(f"{stem}-client")
-
-    def __enter__(self) -> "Network":
-        require_root()
-        need(["iproute2", "util-linux"])
-        if not os.path.exists("/dev/net/tun"):
-            raise Failure("/dev/net/tun is not there; load the tun module (modprobe tun)")
-        sweep()
-        try:
-            self._make()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *exception) -> None:
-        for namespace in (self.client, self.hosts):
-            if namespace.path.exists():
-                _delete(namespace.name)
+        super().__init__("hosts", "client")
+        self.hosts, self.client = self.namespaces
 
     def guest_arguments(self) -> str:
         """What the guest's command line says about its addresses."""
         return (f"address={self.guest_address}/{self.prefix} "
                 f"address6={self.guest_address6}/{self.prefix6}")
 
-    def _make(self) -> None:
-        for namespace in (self.hosts, self.client):
-            output_of(["ip", "netns", "add", namespace.name])
+    def _furnish(self) -> None:
         # The bridge and the taps are a wire: they say nothing of their own.
         self.hosts.set(ipv6__conf__all__disable_ipv6=1, ipv6__conf__default__disable_ipv6=1)
         self.client.set(ipv6__conf__default__accept_dad=0, ipv6__conf__default__accept_ra=0,
                         ipv6__conf__default__router_solicitations=0)
-        _ip(self.hosts, f"""
+        batch(self.hosts, f"""
             link set lo up
             link add bridge type bridge stp_state 0 forward_delay 0 mcast_snooping 0
             link add hosts type veth peer name client netns {self.client.name}
@@ -127,13 +138,13 @@ class Network:
             link set hosts up
         """)
         for tap in self.taps.values():
-            _ip(self.hosts, f"""
+            batch(self.hosts, f"""
                 tuntap add dev {tap} mode tap
                 link set {tap} txqueuelen {self.tap_queue}
                 link set {tap} master bridge
                 link set {tap} up
             """)
-        _ip(self.client, f"""
+        batch(self.client, f"""
             link set lo up
             address add {self.client_address}/{self.prefix} dev client
             address add {self.client_address6}/{self.prefix6} dev client nodad
@@ -141,7 +152,8 @@ class Network:
         """)
 
 
-def _ip(namespace: Namespace, commands: str) -> None:
+def batch(namespace: Namespace, commands: str) -> None:
+    """Run commands of ip(8) in the namespace, one a line."""
     lines = "".join(f"{line.strip()}\n" for line in commands.strip().splitlines())
     # Not "ip -netns", which would want to mount /sys anew and cannot in a chroot.
     result = subprocess.run(namespace.command(["ip", "-batch", "-"]), input=lines,
