@@ -558,7 +558,7 @@ static void check_suspects(ColoComparator *c, int64_t now)
 {
     c->suspect_at = INT64_MAX;
     for (ColoPacket *p = c->held[COLO_PRIMARY].oldest; p; p = p->newer) {
-        if (!p->suspected || p->matched) {
+        if (!p->suspected) {
             continue;
         }
         if (!((ColoCompareFlow *)p->flow)->secondary.head) {
