@@ -19,13 +19,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable
 
-from . import build, guest
+from . import build, fuzz, guest
+from . import replay as colo_replay
 from .machine import BUILD, ROOT, Failure, as_root, need, reporting, run_logged
 
 UNIT_PACKAGES = ["gcc", "meson", "ninja-build", "pkg-config", "libglib2.0-dev", "check",
-                 "clang-tidy", "clang"]
+                 "libpcap-dev", "clang-tidy", "clang"]
+REPLAY_PACKAGES = ["tshark", "iproute2", "util-linux"]
 PAIR_PACKAGES = ["iproute2"]
+FUZZ_SECONDS = 5            # for each target
 QTEST_TIMEOUT = 600         # seconds for one program
+
+# Classes of the simulation's events that give no reason to ask for a checkpoint.
+SIM_HARMLESS = ("checkpoints", "ipv6", "vlan", "offload", "timestamps", "sack", "window-scale", "urgent", "half-close",
+                "keep-alive", "reuse")
 
 # QEMU's own tests of the objects we replace, built from its tree as they are.
 HOST_QTESTS = ("test-filter-mirror", "test-filter-redirector", "test-netfilter")
@@ -92,6 +99,27 @@ def unit(tally: Tally, _: argparse.Namespace) -> None:
                     tally.fail(f"{title}: {line}")
             if result.returncode and not failures + errors:
                 tally.fail(title, result.stderr)
+
+
+def sim(tally: Tally, _: argparse.Namespace) -> None:
+    """seeded simulation of the core, and small spaces whole"""
+    need(UNIT_PACKAGES)
+    fresh = time.time_ns() // 1000
+    harmless = [word for name in SIM_HARMLESS for word in ("--only", name)]
+    for name, options, fixed in (("core", (), 4000), ("core-asan", ("-Db_sanitize=address,undefined",), 400)):
+        program = _meson(name, *options) / "tests/sim/sim"
+        for title, arguments in (("small spaces", ["--enumerate"]),
+                                 ("the first seeds", ["--seeds", str(fixed)]),
+                                 ("few checkpoints without faults",
+                                  ["--seeds", str(fixed // 2), "--asked-at-most", str(fixed // 100), *harmless]),
+                                 ("fresh seeds", ["--first", str(fresh), "--minutes", "0.2"])):
+            result = subprocess.run([program, *arguments], capture_output=True, text=True,
+                                    env={**os.environ, "UBSAN_OPTIONS": "halt_on_error=1:abort_on_error=1"})
+            if result.returncode:
+                tally.fail(f"{name}/sim, {title}", result.stdout + result.stderr)
+            else:
+                counts = "; ".join(line.removeprefix("sim: ") for line in result.stdout.splitlines())
+                tally.ok(f"{name}/sim, {title}: {counts}")
 
 
 def tidy(tally: Tally, _: argparse.Namespace) -> None:
@@ -180,6 +208,36 @@ def scripts(tally: Tally, arguments: argparse.Namespace) -> None:
     _run_unittests(tally, ROOT / "tests/scripts", arguments.pattern, timed=False)
 
 
+def replay(tally: Tally, arguments: argparse.Namespace) -> None:
+    """colo-replay: captures of real TCP/IP stacks through the core, with tshark as second opinion"""
+    need(REPLAY_PACKAGES)
+    os.environ.setdefault("COLO_REPLAY", str(colo_replay.build()))
+    os.environ.setdefault("COLO_REPLAY_SANITIZED",
+                          str(colo_replay.build("core-asan", "-Db_sanitize=address,undefined")))
+    _run_unittests(tally, ROOT / "tests/replay", arguments.pattern, timed=True)
+
+
+def fuzzing(tally: Tally, _: argparse.Namespace) -> None:
+    """the inputs kept by fuzzing, again, and a few seconds of new ones for each target, under the sanitizers"""
+    need(UNIT_PACKAGES)
+    directory = _meson("core-asan", "-Db_sanitize=address,undefined")
+    for target in fuzz.TARGETS:
+        result = subprocess.run([directory / f"tests/fuzz/fuzz-replay-{target}", fuzz.KEPT / target],
+                                capture_output=True, text=True, errors="replace")
+        title = f"kept inputs of {target}"
+        if result.returncode:
+            tally.fail(title, result.stdout + result.stderr)
+        else:
+            tally.ok(f"{title}: {result.stdout.strip()}")
+    fuzz.build()
+    for target in fuzz.TARGETS:
+        outcome = fuzz.fuzz(target, seconds=FUZZ_SECONDS)
+        if outcome.found:
+            tally.fail(outcome.text(), fuzz.explain(outcome))
+        else:
+            tally.ok(outcome.text())
+
+
 def pair(tally: Tally, arguments: argparse.Namespace) -> None:
     """two real guests under COLO, and a client"""
     need(PAIR_PACKAGES)
@@ -235,8 +293,11 @@ def _run_qtest(tally: Tally, emulator: Path, name: str, pattern: str | None) -> 
 
 SUITES: dict[str, Callable[[Tally, argparse.Namespace], None]] = {
     "unit": unit,
+    "fuzz": fuzzing,
+    "sim": sim,
     "tidy": tidy,
     "scripts": scripts,
+    "replay": replay,
     "qtest": qtest,
     "pair": pair,
 }
@@ -252,7 +313,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--only", metavar="SUITE", action="append", choices=SUITES,
                         help="run this suite only (may be repeated)")
     parser.add_argument("--pattern", metavar="REGEX",
-                        help="of the scripts, qtest and pair suites, run only tests whose name fits")
+                        help="of the scripts, replay, qtest and pair suites, run only tests whose name fits")
     parser.add_argument("--series", default="7.2", help="the series of QEMU (default: %(default)s)")
     return parser.parse_args()
 

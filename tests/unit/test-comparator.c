@@ -1,5 +1,5 @@
 /*
- * Tests of comparator.c: epochs, deadlines, load
+ * Tests of comparator.c: epochs, deadlines, load, batches
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -477,27 +477,32 @@ END_TEST
 START_TEST(flows_age)
 {
     Rig *rig = rig_new();
-    Shape busy = { .peer_port = 1 }, holding = { .peer_port = 2 };
+    Shape busy = { .peer_port = 1 }, holding = { .peer_port = 2 }, ahead = { .peer_port = 2000 };
 
     rig_give(rig, COLO_PRIMARY, frame_tcp(&holding, 1, 1, ACK, NULL, 0, "held", 4));
+    rig_give(rig, COLO_SECONDARY, frame_tcp(&ahead, 1, 1, ACK, NULL, 0, "ahead", 5));
     for (uint16_t i = 3; i < 100; i++) {
         Shape s = { .peer_port = i };
 
         rig_give(rig, COLO_PRIMARY, frame_tcp(&s, 1, 1, ACK | FIN, NULL, 0, NULL, 0));
         rig_give(rig, COLO_SECONDARY, frame_tcp(&s, 1, 1, ACK | FIN, NULL, 0, NULL, 0));
+        rig_expect(rig, ACK | FIN, 1, 0);
     }
-    ck_assert_uint_eq(colo_comparator_flows(rig->c), 98);
+    ck_assert_uint_eq(colo_comparator_flows(rig->c), 99);
     rig->now += 3600 * 1000 * MS;       /* closed ones are gone within the hour */
     for (int i = 0; i < 100; i++) {
         rig_give(rig, COLO_SECONDARY, frame_tcp(&busy, 1, 1, ACK, NULL, 0, NULL, 0));
     }
-    ck_assert_uint_eq(colo_comparator_flows(rig->c), 2);
+    ck_assert_uint_eq(colo_comparator_flows(rig->c), 3);
     rig->now += 24 * 3600 * 1000 * MS;  /* but never one that something is held in */
     for (int i = 0; i < 100; i++) {
         rig_give(rig, COLO_SECONDARY, frame_tcp(&busy, 1, 1, ACK, NULL, 0, NULL, 0));
     }
-    ck_assert_uint_eq(colo_comparator_flows(rig->c), 2);
+    ck_assert_uint_eq(colo_comparator_flows(rig->c), 3);
     ck_assert_uint_eq(rig_held(rig, COLO_PRIMARY), 1);
+    ck_assert_uint_eq(rig_held(rig, COLO_SECONDARY), 1);
+    rig_give(rig, COLO_PRIMARY, frame_tcp(&ahead, 1, 1, ACK, NULL, 0, "ahead", 5));
+    rig_expect(rig, ACK, 1, 5);
     rig_free(rig);
 }
 END_TEST
@@ -534,8 +539,8 @@ START_TEST(secondary_state_does_not_survive)
 {
     Rig *rig = rig_in_the_middle(100);
 
-    secondary(rig, ACK, 100, CLIENT + 50, "before");
     secondary(rig, SYN | ACK, 7777, CLIENT, "");
+    secondary(rig, ACK, 100, CLIENT + 50, "before");
     secondary(rig, RST, 106, 0, "");
     rig_checkpoint(rig);
     primary(rig, ACK, 100, CLIENT, "before");
@@ -788,6 +793,24 @@ START_TEST(reconnected_without_marks)
 END_TEST
 
 /* The frame's word and the secondary's mark take different ways: the mark may win. */
+/* The primary's connection is another one; what the secondary has sent early is none of its business. */
+START_TEST(primary_reconnected)
+{
+    Rig *rig = rig_in_the_middle(100);
+
+    rig_epoch(rig, COLO_PRIMARY);
+    rig_epoch(rig, COLO_SECONDARY);
+    rig_epoch(rig, COLO_SECONDARY);     /* of the next */
+    secondary(rig, ACK, 100, CLIENT, "early");
+    colo_comparator_reconnected(rig->c, COLO_PRIMARY);
+    rig_checkpoint(rig);
+    primary(rig, ACK, 100, CLIENT, "early");
+    rig_expect(rig, ACK, 100, 5);
+    expect_comparing(rig, 105);
+    rig_free(rig);
+}
+END_TEST
+
 START_TEST(mark_overtakes_the_word_of_the_checkpoint)
 {
     Rig *rig = rig_in_the_middle(100);
@@ -965,6 +988,239 @@ START_TEST(random_frames)
 }
 END_TEST
 
+/* Batches: what is compared in part is cut at the end of what one read brings */
+
+static Rig *rig_with_batches(uint32_t at)
+{
+    Rig *rig = rig_in_the_middle(at);
+
+    rig->batch = true;
+    return rig;
+}
+
+/* "0123456789" of which "012" has been compared, not cut yet. */
+static Rig *rig_to_be_cut(void)
+{
+    Rig *rig = rig_with_batches(100);
+
+    primary(rig, ACK, 100, CLIENT, "0123456789");
+    secondary(rig, ACK, 100, CLIENT, "012");
+    rig_expect_nothing(rig);
+    return rig;
+}
+
+/* The flow that was in the list may be listed, and cut, as ever. */
+static void expect_cutting(Rig *rig, uint32_t at)
+{
+    colo_comparator_flush(rig->c);
+    rig_expect_nothing(rig);
+    primary(rig, ACK, at, CLIENT, "abcdef");
+    secondary(rig, ACK, at, CLIENT, "abc");
+    rig_expect_nothing(rig);
+    colo_comparator_flush(rig->c);
+    rig_expect(rig, ACK, at, 3);
+    secondary(rig, ACK, at + 3, CLIENT, "def");
+    rig_expect(rig, ACK, at + 3, 3);
+    colo_comparator_flush(rig->c);
+    rig_expect_nothing(rig);
+}
+
+START_TEST(one_cut_for_a_batch)
+{
+    Rig *rig = rig_with_batches(100);
+
+    primary(rig, ACK, 100, CLIENT, "0123456789");
+    for (uint32_t i = 0; i < 7; i++) {
+        rig_tcp(rig, COLO_SECONDARY, ACK, 100 + i, CLIENT, "0123456789" + i, 1);
+    }
+    rig_expect_nothing(rig);
+    colo_comparator_flush(rig->c);
+    rig_expect(rig, ACK, 100, 7);
+    colo_comparator_flush(rig->c);
+    rig_expect_nothing(rig);
+    secondary(rig, ACK, 107, CLIENT, "789");
+    rig_expect(rig, ACK, 107, 3);
+    expect_cutting(rig, 110);
+    rig_free(rig);
+}
+END_TEST
+
+/* What is compared whole before the end of the batch is not cut at all. */
+START_TEST(no_cut_for_what_is_whole)
+{
+    Rig *rig = rig_to_be_cut();
+
+    secondary(rig, ACK, 103, CLIENT, "3456789");
+    rig_expect(rig, ACK, 100, 10);
+    expect_cutting(rig, 110);
+    rig_free(rig);
+}
+END_TEST
+
+/* The first leaves whole, the second is the one to be cut; a third is not looked at. */
+START_TEST(the_next_one_is_cut)
+{
+    Rig *rig = rig_to_be_cut();
+
+    primary(rig, ACK, 110, CLIENT, "abcdef");
+    primary(rig, ACK, 116, CLIENT, "ghi");
+    secondary(rig, ACK, 103, CLIENT, "3456789ab");
+    rig_expect(rig, ACK, 100, 10);
+    rig_expect_nothing(rig);
+    colo_comparator_flush(rig->c);
+    rig_expect(rig, ACK, 110, 2);
+    rig_expect_nothing(rig);
+    secondary(rig, ACK, 112, CLIENT, "cdefghi");
+    rig_expect(rig, ACK, 112, 4);
+    rig_expect(rig, ACK, 116, 3);
+    expect_cutting(rig, 119);
+    rig_free(rig);
+}
+END_TEST
+
+START_TEST(one_cut_for_each_flow)
+{
+    enum { FLOWS = 50 };
+    Rig *rig = rig_new();
+
+    rig->batch = true;
+    for (uint16_t n = 1; n <= FLOWS; n++) {
+        Shape s = { .peer_port = n };
+
+        rig_give(rig, COLO_PRIMARY, frame_tcp(&s, n, 1, ACK, NULL, 0, "0123456789", 10));
+    }
+    for (uint32_t i = 0; i < 4; i++) {
+        for (uint16_t n = 1; n <= FLOWS; n++) {
+            Shape s = { .peer_port = n };
+
+            rig_give(rig, COLO_SECONDARY, frame_tcp(&s, n + i, 1, ACK, NULL, 0, "0123456789" + i, 1));
+        }
+    }
+    rig_expect_nothing(rig);
+    colo_comparator_flush(rig->c);
+    ck_assert_uint_eq(rig_pending(rig), FLOWS);
+    while (rig_pending(rig)) {
+        ck_assert_uint_eq(rig_next(rig).len, 4);
+    }
+    rig_free(rig);
+}
+END_TEST
+
+START_TEST(checkpoint_before_the_cut)
+{
+    for (int with_flush = 0; with_flush < 2; with_flush++) {
+        Rig *rig = rig_to_be_cut();
+
+        rig_checkpoint(rig);
+        rig_expect(rig, ACK, 100, 10);
+        if (with_flush) {
+            colo_comparator_flush(rig->c);
+        }
+        expect_cutting(rig, 110);
+        rig_free(rig);
+    }
+}
+END_TEST
+
+START_TEST(switched_off_before_the_cut)
+{
+    Rig *rig = rig_to_be_cut();
+
+    colo_comparator_set_comparing(rig->c, false);
+    rig_expect(rig, ACK, 100, 10);
+    colo_comparator_flush(rig->c);
+    colo_comparator_set_comparing(rig->c, true);
+    expect_cutting(rig, 110);
+    rig_free(rig);
+}
+END_TEST
+
+START_TEST(the_end_before_the_cut)
+{
+    rig_free(rig_to_be_cut());
+}
+END_TEST
+
+/* Compared whole before the end of the batch, but held for its acknowledgement: there is nothing to be cut. */
+START_TEST(compared_whole_behind_a_shut_gate)
+{
+    Rig *rig = rig_to_be_cut();
+
+    secondary(rig, SYN, 7777, 0, "");
+    secondary(rig, 0, 103, 0, "3456789");
+    colo_comparator_flush(rig->c);
+    rig_expect_nothing(rig);
+    secondary(rig, ACK, 110, CLIENT, "");
+    rig_expect(rig, ACK, 100, 10);
+    expect_cutting(rig, 110);
+    rig_free(rig);
+}
+END_TEST
+
+/* The secondary begins anew: the acknowledgement that the front waits for is not its any more. */
+START_TEST(gate_shut_before_the_cut)
+{
+    Rig *rig = rig_to_be_cut();
+
+    secondary(rig, SYN, 7777, 0, "");
+    colo_comparator_flush(rig->c);
+    rig_expect_nothing(rig);
+    secondary(rig, ACK, 103, CLIENT, "3");
+    colo_comparator_flush(rig->c);
+    rig_expect(rig, ACK, 100, 4);
+    secondary(rig, ACK, 104, CLIENT, "456789");
+    rig_expect(rig, ACK, 104, 6);
+    expect_cutting(rig, 110);
+    rig_free(rig);
+}
+END_TEST
+
+/* The secondary resets what is to be cut: the reset says nothing about what was the same. */
+START_TEST(reset_before_the_cut)
+{
+    Rig *rig = rig_to_be_cut();
+
+    secondary(rig, RST, 103, 0, "");
+    colo_comparator_flush(rig->c);
+    rig_expect(rig, ACK, 100, 3);
+    rig_expect_nothing(rig);
+    rig_expect_asked(rig, 1, COLO_REASON_SECONDARY_RESET);
+    rig_checkpoint(rig);
+    rig_expect(rig, ACK, 103, 7);
+    expect_cutting(rig, 110);
+    rig_free(rig);
+}
+END_TEST
+
+/* Whoever is to be cut does not go by age, however long the end of the batch takes. */
+START_TEST(age_before_the_cut)
+{
+    static const Shape other = { .peer_port = 7 };
+    Rig *rig = rig_to_be_cut();
+
+    rig->now += 100 * 3600 * 1000 * MS;
+    for (int i = 0; i < 10; i++) {
+        rig_give(rig, COLO_SECONDARY, frame_tcp(&other, 1, 1, ACK, NULL, 0, NULL, 0));
+    }
+    colo_comparator_flush(rig->c);
+    rig_expect(rig, ACK, 100, 3);
+    rig_free(rig);
+
+    /* Nor is it forgotten when nothing of it is held any more. */
+    rig = rig_to_be_cut();
+    secondary(rig, ACK, 103, CLIENT, "3456789");
+    rig_expect(rig, ACK, 100, 10);
+    rig->now += 100 * 3600 * 1000 * MS;
+    for (int i = 0; i < 10; i++) {
+        rig_give(rig, COLO_SECONDARY, frame_tcp(&other, 1, 1, ACK, NULL, 0, NULL, 0));
+    }
+    ck_assert_uint_eq(colo_comparator_flows(rig->c), 2);
+    colo_comparator_flush(rig->c);
+    rig_expect_nothing(rig);
+    rig_free(rig);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("comparator");
@@ -997,6 +1253,20 @@ int main(void)
     tcase_add_test(tc, random_frames);
     suite_add_tcase(suite, tc);
 
+    tc = tcase_create("batches");
+    tcase_add_test(tc, one_cut_for_a_batch);
+    tcase_add_test(tc, no_cut_for_what_is_whole);
+    tcase_add_test(tc, the_next_one_is_cut);
+    tcase_add_test(tc, one_cut_for_each_flow);
+    tcase_add_test(tc, checkpoint_before_the_cut);
+    tcase_add_test(tc, switched_off_before_the_cut);
+    tcase_add_test(tc, the_end_before_the_cut);
+    tcase_add_test(tc, compared_whole_behind_a_shut_gate);
+    tcase_add_test(tc, gate_shut_before_the_cut);
+    tcase_add_test(tc, reset_before_the_cut);
+    tcase_add_test(tc, age_before_the_cut);
+    suite_add_tcase(suite, tc);
+
     tc = tcase_create("epochs");
     tcase_set_timeout(tc, 60);
     tcase_add_test(tc, checkpoint_releases_and_forgets);
@@ -1010,6 +1280,7 @@ int main(void)
     tcase_add_test(tc, marks_are_counted);
     tcase_add_test(tc, without_marks_a_checkpoint_is_the_border);
     tcase_add_test(tc, reconnected_without_marks);
+    tcase_add_test(tc, primary_reconnected);
     tcase_add_test(tc, mark_overtakes_the_word_of_the_checkpoint);
     tcase_add_test(tc, mark_without_a_checkpoint);
     tcase_add_test(tc, secondary_sends_before_the_word_of_the_checkpoint);

@@ -316,6 +316,119 @@ START_TEST(new_flows_are_zero)
 }
 END_TEST
 
+/* Removed by hand, in any order, open ones and closed ones; memory of those that are gone is used again. */
+START_TEST(removed_by_hand)
+{
+    enum { N = 2000 };
+    GRand *rand = g_rand_new_with_seed(test_seed("removed_by_hand"));
+    ColoFlowTable *table = new_table();
+    GHashTable *places = g_hash_table_new(NULL, NULL);
+    Numbered *flows[N + 1] = { NULL };
+    uint32_t count = 0;
+
+    for (int step = 0; step < 40000; step++) {
+        uint32_t i = (uint32_t)g_rand_int_range(rand, 1, N + 1);
+
+        if (!flows[i]) {
+            flows[i] = get(table, i, 0);
+            ck_assert(!flows[i]->keep && !flows[i]->flow.closing);
+            flows[i]->keep = true;
+            g_hash_table_add(places, flows[i]);
+            count++;
+        } else if (g_rand_int_range(rand, 0, 4) == 0) {
+            colo_flow_close(table, &flows[i]->flow);
+        } else {
+            g_hash_table_remove_all(gone);
+            colo_flow_remove(table, &flows[i]->flow);
+            ck_assert(g_hash_table_size(gone) == 1 && g_hash_table_contains(gone, GUINT_TO_POINTER(i)));
+            flows[i] = NULL;
+            ck_assert_ptr_null(find(table, i, 0));
+            count--;
+        }
+        ck_assert_uint_eq(colo_flow_count(table), count);
+        if (step % 1000 == 0) {
+            for (uint32_t j = 1; j <= N; j++) {
+                ck_assert_ptr_eq(find(table, j, 0), flows[j]);  /* a flow keeps its place */
+            }
+        }
+    }
+    ck_assert_uint_le(g_hash_table_size(places), N);    /* as many as there ever were at once, at most */
+    for (uint32_t j = 1; j <= N; j++) {
+        if (flows[j]) {
+            g_hash_table_remove_all(gone);
+            colo_flow_remove(table, &flows[j]->flow);
+        }
+    }
+    ck_assert_uint_eq(colo_flow_count(table), 0);
+    age(table, 100 * IDLE);
+    g_hash_table_remove_all(gone);
+    get(table, 1, 0);
+    end_table(table);
+    g_hash_table_destroy(places);
+    g_rand_free(rand);
+}
+END_TEST
+
+/* Removing from either list's ends and middle leaves the order of the rest. */
+START_TEST(removal_keeps_the_order_of_age)
+{
+    for (uint32_t removed = 1; removed <= 5; removed++) {
+        for (int closed = 0; closed < 2; closed++) {
+            ColoFlowTable *table = new_table();
+
+            for (uint32_t i = 1; i <= 5; i++) {
+                Numbered *n = get(table, i, 10 * i);
+
+                if (closed) {
+                    colo_flow_close(table, &n->flow);
+                }
+            }
+            colo_flow_remove(table, &find(table, removed, 50)->flow);
+            for (uint32_t i = 1; i <= 5; i++) {
+                age(table, 10 * i + (closed ? CLOSED : IDLE) + 1);
+                ck_assert_uint_eq(colo_flow_count(table), 5 - i - (removed > i));
+            }
+            end_table(table);
+        }
+    }
+}
+END_TEST
+
+/* A table that has been emptied is as good as a new one, however many it held. */
+START_TEST(cleared)
+{
+    ColoFlowTable *table = new_table();
+
+    for (uint32_t n = 1; n <= 3000; n = n * 3 + 1) {
+        for (uint32_t i = 1; i <= n; i++) {
+            Numbered *flow = get(table, i, i);
+
+            ck_assert(!flow->keep);
+            flow->keep = true;
+            if (i % 3 == 0) {
+                colo_flow_close(table, &flow->flow);
+            }
+            if (i % 7 == 0) {
+                colo_flow_remove(table, &flow->flow);
+            }
+        }
+        g_hash_table_remove_all(gone);
+        ck_assert_uint_eq(colo_flow_count(table), n - n / 7);
+        colo_flow_table_clear(table);
+        ck_assert_uint_eq(g_hash_table_size(gone), n - n / 7);      /* each once */
+        ck_assert_uint_eq(colo_flow_count(table), 0);
+        age(table, 100 * IDLE);
+        for (uint32_t i = 1; i <= n; i++) {
+            ck_assert_ptr_null(find(table, i, 0));
+        }
+        g_hash_table_remove_all(gone);
+    }
+    colo_flow_table_clear(table);
+    colo_flow_table_clear(table);
+    end_table(table);
+}
+END_TEST
+
 /* Keys */
 
 static ColoFlowKey key_from(Frame *f, ColoDirection direction)
@@ -461,6 +574,17 @@ START_TEST(text)
     ColoFlowKey b = key_from(some_frame(&v6, 0), COLO_FROM_GUEST);
     char first[COLO_FLOW_TEXT], second[COLO_FLOW_TEXT];
 
+    static const struct {
+        uint8_t proto;
+        const char *beginning;
+    } names[] = {
+        { 6, "tcp " }, { 17, "udp " }, { 1, "icmp " }, { 58, "icmpv6 " }, { 132, "proto 132 " }, { 0, "proto 0 " },
+    };
+
+    for (guint i = 0; i < G_N_ELEMENTS(names); i++) {
+        a.proto = names[i].proto;
+        ck_assert(g_str_has_prefix(colo_flow_key_format(&a, first), names[i].beginning));
+    }
     /* Two at once: no shared buffer. */
     ck_assert_ptr_eq(colo_flow_key_format(&a, first), first);
     colo_flow_key_format(&b, second);
@@ -586,6 +710,9 @@ int main(void)
     tcase_add_test(tc, ageing_is_little_work_at_a_time);
     tcase_add_test(tc, no_callbacks);
     tcase_add_test(tc, new_flows_are_zero);
+    tcase_add_test(tc, removed_by_hand);
+    tcase_add_test(tc, removal_keeps_the_order_of_age);
+    tcase_add_test(tc, cleared);
     tcase_add_test(tc, both_directions_are_one_flow);
     tcase_add_test(tc, what_makes_another_flow);
     tcase_add_test(tc, what_does_not_make_another_flow);

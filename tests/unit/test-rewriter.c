@@ -201,6 +201,29 @@ START_TEST(timestamps)
 }
 END_TEST
 
+/* Some packets carry no timestamps, though the connection does: the first acknowledgement, or a reset. */
+START_TEST(timestamps_left_out)
+{
+    for (int echoed = 0; echoed < 2; echoed++) {
+        uint32_t syn[2] = { 77, 0 };
+        uint32_t syn_ack[2] = { 5000, 77 };
+        Bench b = bench_new();
+
+        pass_timestamps(&b, COLO_TO_GUEST, SYN, CLIENT, 0, syn);
+        pass_timestamps(&b, COLO_FROM_GUEST, SYN | ACK, 2000, CLIENT + 1, syn_ack);
+        if (echoed) {
+            check_timestamps(&b, COLO_TO_GUEST, 1000, 80, 9000, 80, 5000);
+            check_mapped(&b, 1000, 2000);       /* without any */
+            check_timestamps(&b, COLO_FROM_GUEST, 2000, 5040, 80, 9040, 80);
+        } else {
+            ck_assert_uint_eq(in(&b, ACK, CLIENT + 1, 1001, 0), 2001);
+            check_timestamps(&b, COLO_FROM_GUEST, 2000, 5040, 80, 5040, 80);    /* nothing is known of the other's */
+        }
+        bench_end(&b);
+    }
+}
+END_TEST
+
 START_TEST(timestamps_after_a_checkpoint)
 {
     uint32_t syn[2] = { 77, 0 };
@@ -235,6 +258,20 @@ START_TEST(active_open)
         Bench b = bench_new();
 
         open_active(&b, isns[i][0], isns[i][1]);
+        check_mapped(&b, isns[i][0], isns[i][1]);
+        bench_end(&b);
+    }
+}
+END_TEST
+
+/* COLO began between the client's SYN and the guest's answer: a SYN-ACK is as good a beginning. */
+START_TEST(syn_ack_alone)
+{
+    for (guint i = 0; i < G_N_ELEMENTS(isns); i++) {
+        Bench b = bench_new();
+
+        ck_assert_uint_eq(out(&b, SYN | ACK, isns[i][1], CLIENT + 1, 0), isns[i][1]);
+        ck_assert_uint_eq(in(&b, ACK, CLIENT + 1, isns[i][0] + 1, 0), isns[i][1] + 1);
         check_mapped(&b, isns[i][0], isns[i][1]);
         bench_end(&b);
     }
@@ -339,20 +376,6 @@ START_TEST(handshake_ends_with_data)
 }
 END_TEST
 
-/* The client has the primary's SYN-ACK before the secondary has made one. */
-START_TEST(ack_overtakes_the_syn_ack)
-{
-    Bench b = bench_new();
-
-    in(&b, SYN, CLIENT, 0, 0);
-    in(&b, ACK, CLIENT + 1, 1001, 0);
-    ck_assert_uint_eq(out(&b, SYN | ACK, 2000, CLIENT + 1, 0), 2000);
-    ck_assert_uint_eq(in(&b, ACK, CLIENT + 1, 1001, 10), 2001);
-    check_mapped(&b, 1000, 2000);
-    bench_end(&b);
-}
-END_TEST
-
 /* An old SYN on a connection that is alive: the guest answers with a mere acknowledgement. */
 START_TEST(duplicate_syn_on_a_live_connection)
 {
@@ -422,6 +445,356 @@ START_TEST(port_reuse)
         check_mapped(&b, isns[i][0], isns[i][1]);
         bench_end(&b);
     }
+}
+END_TEST
+
+/* Acknowledgements that overtake the SYN-ACK */
+
+enum {
+    WAITING_MAX = 256,
+};
+
+#define WAITING_TIME SECOND
+
+/* From the client; it must be kept. */
+static void in_waits(Bench *b, uint8_t flags, uint32_t seq, uint32_t ack, uint32_t len)
+{
+    ck_assert_uint_eq(in(b, flags, seq, ack, len), ack);
+    ck_assert_int_eq(b->did.kind, COLO_REWRITE_WAIT);
+}
+
+/* The next one that need wait no longer is this. */
+static void expect_ready(Bench *b, uint8_t flags, uint32_t seq, uint32_t ack, uint32_t len)
+{
+    ColoPacket *p = colo_rewriter_ready(b->r);
+    uint8_t *payload = bytes_of(seq, len);
+    Seen seen;
+
+    ck_assert_msg(p != NULL, "nothing is ready");
+    seen = frame_check(p->data, p->size, p->vnet_len);
+    ck_assert_uint_eq(seen.seq, seq);
+    ck_assert_uint_eq(seen.flags, flags);
+    ck_assert_uint_eq(seen.ack, ack);
+    ck_assert_uint_eq(seen.len, len);
+    ck_assert_mem_eq(seen.payload, payload, len);
+    g_free(payload);
+    colo_packet_free(p);
+}
+
+static void expect_none_ready(Bench *b)
+{
+    ck_assert_ptr_null(colo_rewriter_ready(b->r));
+}
+
+/* The client has the primary's SYN-ACK before the secondary has made one. */
+START_TEST(early_acknowledgement_waits)
+{
+    for (guint i = 0; i < G_N_ELEMENTS(isns); i++) {
+        uint32_t ours = isns[i][0], theirs = isns[i][1];
+        Bench b = bench_new();
+
+        in(&b, SYN, CLIENT, 0, 0);
+        in_waits(&b, ACK, CLIENT + 1, ours + 1, 0);
+        in_waits(&b, ACK | PSH, CLIENT + 1, ours + 1, 50);
+        in(&b, SYN, CLIENT, 0, 0);              /* repeated: it needs no mapping */
+        ck_assert_int_eq(b.did.kind, COLO_REWRITE_NOTHING);
+        in_waits(&b, ACK | FIN, CLIENT + 51, ours + 1, 10);
+        expect_none_ready(&b);
+        ck_assert_uint_eq(out(&b, SYN | ACK, theirs, CLIENT + 1, 0), theirs);
+        expect_ready(&b, ACK, CLIENT + 1, theirs + 1, 0);
+        expect_ready(&b, ACK | PSH, CLIENT + 1, theirs + 1, 50);
+        expect_ready(&b, ACK | FIN, CLIENT + 51, theirs + 1, 10);
+        expect_none_ready(&b);
+        check_mapped(&b, ours, theirs);
+        bench_end(&b);
+    }
+}
+END_TEST
+
+START_TEST(waiting_frames_of_every_kind)
+{
+    static const Shape shapes[] = {
+        { .ipv6 = true }, { .vlans = 2, .vlan = { 7, 8 } }, { .vnet_len = 12, .needs_csum = true },
+        { .vnet_len = 20, .ipv6 = true, .extensions = 16 }, { .pad_to = 120, .padding = 0xdd },
+    };
+
+    for (guint i = 0; i < G_N_ELEMENTS(shapes); i++) {
+        Bench b = bench_new();
+
+        b.shape = shapes[i];
+        in(&b, SYN, CLIENT, 0, 0);
+        in_waits(&b, ACK, CLIENT + 1, 1001, 9000);
+        out(&b, SYN | ACK, 2000, CLIENT + 1, 0);
+        expect_ready(&b, ACK, CLIENT + 1, 2001, 9000);
+        check_mapped(&b, 1000, 2000);
+        bench_end(&b);
+    }
+}
+END_TEST
+
+START_TEST(waiting_timestamps)
+{
+    uint32_t syn[2] = { 77, 0 }, syn_ack[2] = { 5000, 77 }, early[2] = { 78, 9000 };
+    Bench b = bench_new();
+    ColoPacket *p;
+    Seen seen;
+
+    pass_timestamps(&b, COLO_TO_GUEST, SYN, CLIENT, 0, syn);
+    pass_timestamps(&b, COLO_TO_GUEST, ACK, CLIENT + 1, 1001, early);
+    ck_assert_int_eq(b.did.kind, COLO_REWRITE_WAIT);
+    pass_timestamps(&b, COLO_FROM_GUEST, SYN | ACK, 2000, CLIENT + 1, syn_ack);
+    p = colo_rewriter_ready(b.r);
+    seen = frame_check(p->data, p->size, 0);
+    ck_assert_uint_eq(seen.ack, 2001);
+    ck_assert_uint_eq(be32(seen.options + 4), 78);
+    ck_assert_uint_eq(be32(seen.options + 8), 5000);
+    colo_packet_free(p);
+    check_timestamps(&b, COLO_FROM_GUEST, 2000, 5040, 80, 9040, 80);
+    bench_end(&b);
+}
+END_TEST
+
+/* Each connection waits for its own SYN-ACK. */
+START_TEST(connections_wait_for_themselves)
+{
+    Bench b = bench_new();
+
+    for (uint16_t port = 1; port <= 3; port++) {
+        b.shape.peer_port = port;
+        in(&b, SYN, CLIENT, 0, 0);
+        in_waits(&b, ACK, CLIENT + port, 1001, port);
+    }
+    b.shape.peer_port = 2;
+    out(&b, SYN | ACK, 2000, CLIENT + 1, 0);
+    expect_ready(&b, ACK, CLIENT + 2, 2001, 2);
+    expect_none_ready(&b);
+    b.shape.peer_port = 4;
+    check_untouched(&b);
+    expect_none_ready(&b);
+    b.shape.peer_port = 1;
+    out(&b, SYN | ACK, 3000, CLIENT + 1, 0);
+    b.shape.peer_port = 3;
+    out(&b, SYN | ACK, 4000, CLIENT + 1, 0);
+    expect_ready(&b, ACK, CLIENT + 1, 3001, 1);
+    expect_ready(&b, ACK, CLIENT + 3, 4001, 3);
+    expect_none_ready(&b);
+    bench_end(&b);
+}
+END_TEST
+
+/* However much a client sends to connections that the guest does not answer, no more waits than that. */
+START_TEST(waiting_is_bounded)
+{
+    Bench b = bench_new();
+
+    for (int turn = 0; turn < 2; turn++) {
+        b.shape.peer_port = (uint16_t)(1 + turn);
+        in(&b, SYN, CLIENT, 0, 0);
+        for (uint32_t i = 0; i < WAITING_MAX; i++) {
+            in_waits(&b, ACK, CLIENT + i, 1001, 1);
+        }
+        ck_assert_uint_eq(in(&b, ACK, CLIENT + 999, 1001, 1), 1001);
+        ck_assert_int_eq(b.did.kind, COLO_REWRITE_NOTHING);
+        out(&b, SYN | ACK, 2000, CLIENT + 1, 0);
+        for (uint32_t i = 0; i < WAITING_MAX; i++) {
+            expect_ready(&b, ACK, CLIENT + i, 2001, 1);
+        }
+        expect_none_ready(&b);
+        check_mapped(&b, 1000, 2000);
+    }
+    bench_end(&b);
+}
+END_TEST
+
+/* The guest says nothing: after a while they go on as they are, and if it does answer, the next is mapped. */
+START_TEST(waiting_ends_in_time)
+{
+    Bench b = bench_new();
+
+    in(&b, SYN, CLIENT, 0, 0);
+    in_waits(&b, ACK, CLIENT + 1, 1001, 0);
+    b.now += WAITING_TIME;
+    in_waits(&b, ACK, CLIENT + 1, 1001, 7);
+    expect_none_ready(&b);
+    b.now++;
+    b.shape.peer_port = 9;
+    check_untouched(&b);            /* any packet shows that time has passed */
+    expect_ready(&b, ACK, CLIENT + 1, 1001, 0);
+    expect_ready(&b, ACK, CLIENT + 1, 1001, 7);
+    expect_none_ready(&b);
+    b.shape.peer_port = 0;
+    ck_assert_uint_eq(in(&b, ACK, CLIENT + 1, 1001, 0), 1001);
+    ck_assert_int_eq(b.did.kind, COLO_REWRITE_NOTHING);
+    out(&b, SYN | ACK, 2000, CLIENT + 1, 0);
+    ck_assert_uint_eq(in(&b, ACK, CLIENT + 1, 1001, 0), 2001);
+    check_mapped(&b, 1000, 2000);
+    bench_end(&b);
+}
+END_TEST
+
+/* Its connection is forgotten while a packet waits: it goes on as it is. */
+START_TEST(waiting_on_a_forgotten_connection)
+{
+    Bench b = bench_new();
+
+    in(&b, SYN, CLIENT, 0, 0);
+    in_waits(&b, ACK, CLIENT + 1, 1001, 3);
+    b.now += 24 * 3600 * SECOND;
+    b.shape.peer_port = 9;
+    check_untouched(&b);
+    ck_assert_uint_eq(colo_rewriter_flows(b.r), 0);
+    expect_ready(&b, ACK, CLIENT + 1, 1001, 3);
+    expect_none_ready(&b);
+    bench_end(&b);
+}
+END_TEST
+
+/* The secondary is a copy of the primary now, which knows the connection: nothing is to be mapped. */
+START_TEST(checkpoint_while_waiting)
+{
+    Bench b = bench_new();
+
+    in(&b, SYN, CLIENT, 0, 0);
+    in_waits(&b, ACK, CLIENT + 1, 1001, 3);
+    in_waits(&b, ACK, CLIENT + 4, 1001, 4);
+    b.shape.peer_port = 9;
+    in(&b, SYN, CLIENT, 0, 0);
+    in_waits(&b, ACK, CLIENT + 7, 1001, 2);
+    colo_rewriter_checkpoint(b.r);
+    expect_ready(&b, ACK, CLIENT + 1, 1001, 3);
+    expect_ready(&b, ACK, CLIENT + 4, 1001, 4);
+    expect_ready(&b, ACK, CLIENT + 7, 1001, 2);
+    expect_none_ready(&b);
+    ck_assert_uint_eq(colo_rewriter_flows(b.r), 0);
+    check_untouched(&b);
+    bench_end(&b);
+}
+END_TEST
+
+START_TEST(failover_while_waiting)
+{
+    Bench b = bench_new();
+
+    in(&b, SYN, CLIENT, 0, 0);
+    in_waits(&b, ACK, CLIENT + 1, 1001, 3);
+    colo_rewriter_failover(b.r);
+    expect_ready(&b, ACK, CLIENT + 1, 1001, 3);
+    expect_none_ready(&b);
+    ck_assert_uint_eq(in(&b, ACK, CLIENT + 1, 1001, 3), 1001);      /* none waits from here on */
+    ck_assert_int_eq(b.did.kind, COLO_REWRITE_NOTHING);
+    bench_end(&b);
+
+    /* The same, with another connection that is mapped, so that the rewriter is not done. */
+    b = bench_new();
+    b.shape.peer_port = 9;
+    open_passive(&b, 1000, 2000);
+    b.shape.peer_port = 0;
+    in(&b, SYN, CLIENT, 0, 0);
+    in_waits(&b, ACK, CLIENT + 1, 1001, 3);
+    colo_rewriter_failover(b.r);
+    ck_assert_uint_eq(in(&b, ACK, CLIENT + 1, 1001, 4), 1001);
+    ck_assert_int_eq(b.did.kind, COLO_REWRITE_NOTHING);
+    expect_ready(&b, ACK, CLIENT + 1, 1001, 3);
+    expect_none_ready(&b);
+    bench_end(&b);
+}
+END_TEST
+
+/* With packets that wait, and with packets that nobody has fetched (a leak, or worse, shows under the sanitizers). */
+START_TEST(the_end_while_waiting)
+{
+    for (int fetched = 0; fetched < 3; fetched++) {
+        Bench b = bench_new();
+
+        in(&b, SYN, CLIENT, 0, 0);
+        in_waits(&b, ACK, CLIENT + 1, 1001, 3);
+        in_waits(&b, ACK, CLIENT + 1, 1001, 3);
+        if (fetched) {
+            out(&b, SYN | ACK, 2000, CLIENT + 1, 0);
+        }
+        if (fetched == 2) {
+            expect_ready(&b, ACK, CLIENT + 1, 2001, 3);
+        }
+        bench_end(&b);
+    }
+}
+END_TEST
+
+/* The port is closed, on the secondary: it makes of the acknowledgement what it will. */
+START_TEST(reset_while_waiting)
+{
+    Bench b = bench_new();
+
+    in(&b, SYN, CLIENT, 0, 0);
+    in_waits(&b, ACK, CLIENT + 1, 1001, 0);
+    ck_assert_uint_eq(out(&b, RST | ACK, 0, CLIENT + 1, 0), 0);
+    expect_ready(&b, ACK, CLIENT + 1, 1001, 0);
+    expect_none_ready(&b);
+    ck_assert_uint_eq(out(&b, RST, 1001, 0, 0), 1001);
+    open_passive(&b, 1000, 2000);
+    check_mapped(&b, 1000, 2000);
+    bench_end(&b);
+}
+END_TEST
+
+/* A client's reset acknowledges nothing, so it does not wait. */
+START_TEST(reset_by_the_client_while_waiting)
+{
+    Bench b = bench_new();
+
+    in(&b, SYN, CLIENT, 0, 0);
+    in_waits(&b, ACK, CLIENT + 1, 1001, 0);
+    in(&b, RST, CLIENT + 1, 0, 0);
+    ck_assert_int_eq(b.did.kind, COLO_REWRITE_NOTHING);
+    bench_end(&b);
+}
+END_TEST
+
+/* An old SYN comes late on a live connection that is an ordinary one: nothing waits longer than until the guest says a word. */
+START_TEST(late_syn_on_an_ordinary_connection)
+{
+    Bench b = bench_new();
+
+    open_passive(&b, 1000, 2000);
+    colo_rewriter_checkpoint(b.r);
+    in(&b, SYN, CLIENT, 0, 0);
+    in_waits(&b, ACK, CLIENT + 5, 1500, 5);
+    ck_assert_uint_eq(out(&b, ACK, 1500, CLIENT + 5, 0), 1500);     /* the challenge */
+    expect_ready(&b, ACK, CLIENT + 5, 1500, 5);
+    expect_none_ready(&b);
+    check_untouched(&b);
+    /* And once more. */
+    in(&b, SYN, CLIENT, 0, 0);
+    check_untouched(&b);
+    bench_end(&b);
+}
+END_TEST
+
+START_TEST(late_syn_on_a_mapped_connection)
+{
+    Bench b = bench_new();
+
+    open_passive(&b, 1000, 2000);
+    in(&b, SYN, CLIENT, 0, 0);
+    in(&b, SYN, CLIENT + 99999, 0, 0);
+    check_mapped(&b, 1000, 2000);       /* nothing waits */
+    expect_none_ready(&b);
+    bench_end(&b);
+}
+END_TEST
+
+/* Both open at once, and the client's word comes first. */
+START_TEST(simultaneous_open_while_waiting)
+{
+    Bench b = bench_new();
+
+    in(&b, SYN, CLIENT, 0, 0);
+    in_waits(&b, SYN | ACK, CLIENT, 1001, 0);
+    ck_assert_uint_eq(out(&b, SYN, 2000, 0, 0), 2000);
+    expect_ready(&b, SYN | ACK, CLIENT, 2001, 0);
+    ck_assert_uint_eq(out(&b, SYN | ACK, 2000, CLIENT + 1, 0), 2000);
+    check_mapped(&b, 1000, 2000);
+    bench_end(&b);
 }
 END_TEST
 
@@ -962,7 +1335,7 @@ START_TEST(random_frames)
         Shape s = { .ipv6 = g_rand_boolean(rand), .peer_port = (uint16_t)g_rand_int_range(rand, 1, 8) };
         ColoDirection direction = g_rand_boolean(rand) ? COLO_TO_GUEST : COLO_FROM_GUEST;
         uint8_t *bytes = bytes_of(g_rand_int(rand), 40);
-        ColoPacket p;
+        ColoPacket p, *ready;
         Frame *f;
 
         s.to_guest = direction == COLO_TO_GUEST;
@@ -974,6 +1347,11 @@ START_TEST(random_frames)
         }
         ck_assert(colo_packet_parse(&p, f->data, f->size, 0));
         colo_rewrite(&p, colo_rewriter_look(r, direction, &p, i));
+        if (i % 7 == 0) {
+            while ((ready = colo_rewriter_ready(r))) {
+                colo_packet_free(ready);
+            }
+        }
         frame_free(f);
         g_free(bytes);
         if (i == 50000) {
@@ -994,12 +1372,12 @@ int main(void)
     tcase_set_timeout(tc, 60);
     tcase_add_test(tc, passive_open);
     tcase_add_test(tc, active_open);
+    tcase_add_test(tc, syn_ack_alone);
     tcase_add_test(tc, every_kind_of_frame);
     tcase_add_test(tc, other_traffic);
     tcase_add_test(tc, connections_do_not_mix);
     tcase_add_test(tc, repeated_handshake);
     tcase_add_test(tc, handshake_ends_with_data);
-    tcase_add_test(tc, ack_overtakes_the_syn_ack);
     tcase_add_test(tc, duplicate_syn_on_a_live_connection);
     tcase_add_test(tc, duplicate_syn_on_an_ordinary_connection);
     tcase_add_test(tc, simultaneous_open);
@@ -1011,6 +1389,24 @@ int main(void)
     tcase_add_test(tc, sack_blocks_at_any_offset);
     tcase_add_test(tc, sack_among_other_options);
     tcase_add_test(tc, broken_options);
+    suite_add_tcase(suite, tc);
+
+    tc = tcase_create("waiting");
+    tcase_add_test(tc, early_acknowledgement_waits);
+    tcase_add_test(tc, waiting_frames_of_every_kind);
+    tcase_add_test(tc, waiting_timestamps);
+    tcase_add_test(tc, connections_wait_for_themselves);
+    tcase_add_test(tc, waiting_is_bounded);
+    tcase_add_test(tc, waiting_ends_in_time);
+    tcase_add_test(tc, waiting_on_a_forgotten_connection);
+    tcase_add_test(tc, checkpoint_while_waiting);
+    tcase_add_test(tc, failover_while_waiting);
+    tcase_add_test(tc, the_end_while_waiting);
+    tcase_add_test(tc, reset_while_waiting);
+    tcase_add_test(tc, reset_by_the_client_while_waiting);
+    tcase_add_test(tc, late_syn_on_an_ordinary_connection);
+    tcase_add_test(tc, late_syn_on_a_mapped_connection);
+    tcase_add_test(tc, simultaneous_open_while_waiting);
     suite_add_tcase(suite, tc);
 
     tc = tcase_create("checkpoint and failover");
@@ -1026,6 +1422,7 @@ int main(void)
     tcase_add_test(tc, done_after_the_last_has_closed);
     tcase_add_test(tc, half_closed_stays);
     tcase_add_test(tc, timestamps);
+    tcase_add_test(tc, timestamps_left_out);
     tcase_add_test(tc, timestamps_after_a_checkpoint);
     tcase_add_test(tc, idle_connections_are_forgotten);
     tcase_add_test(tc, done_with_unanswered_syns);
