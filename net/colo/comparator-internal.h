@@ -35,6 +35,7 @@ typedef struct {
     bool primary_end_set : 1;
     bool primary_ack_set : 1;
     bool primary_rst_set : 1;
+    bool primary_rst_acks : 1;      /* and that it carried an ACK */
     bool secondary_isn_set : 1;
     bool secondary_ack_set : 1;
     bool secondary_syn : 1;         /* a SYN that no SYN of the primary has been compared with yet */

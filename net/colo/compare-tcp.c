@@ -247,7 +247,8 @@ static bool compare(ColoComparator *c, ColoCompareFlow *f, ColoPacket *p)
 
 static bool repeats_rst(const ColoTcp *t, const ColoPacket *p)
 {
-    return t->primary_rst_set && t->primary_rst == p->seq && t->primary_rst_ack == p->ack;
+    return t->primary_rst_set && t->primary_rst == p->seq && t->primary_rst_ack == p->ack &&
+           t->primary_rst_acks == !!(p->tcp_flags & COLO_TCP_ACK);
 }
 
 /* True if the secondary stands by all of @p that is not a position of the stream. */
@@ -482,6 +483,7 @@ void colo_compare_tcp_released(ColoComparator *c, ColoCompareFlow *f, const Colo
         t->secondary_rst = t->secondary_rst && repeats_rst(t, p);
         t->primary_rst = p->seq;
         t->primary_rst_ack = p->ack;
+        t->primary_rst_acks = p->tcp_flags & COLO_TCP_ACK;
         t->primary_rst_set = true;
     } else {
         bool again = t->primary_end_set && !colo_seq_after(p->seq_end, t->primary_end);
