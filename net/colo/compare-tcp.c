@@ -80,6 +80,20 @@ static void forget_compared(ColoComparator *c, ColoCompareFlow *f)
     }
 }
 
+/* The connection is over: what the secondary has said and nobody has compared never will be. */
+static void forget_secondary(ColoComparator *c, ColoCompareFlow *f)
+{
+    ColoPacket *next;
+
+    for (ColoPacket *p = f->secondary.head; p; p = next) {
+        next = p->next;
+        if (p->held) {
+            colo_queue_remove(&f->secondary, p);
+            colo_compare_drop(c, f, COLO_SECONDARY, p);
+        }
+    }
+}
+
 /* True for a SYN of a connection that has not been opened here yet. */
 static bool opens_anew(const ColoTcp *t, const ColoPacket *p)
 {
@@ -325,12 +339,8 @@ static void advance_queue(ColoComparator *c, ColoCompareFlow *f)
 static void primary_opens(ColoComparator *c, ColoCompareFlow *f, const ColoPacket *p)
 {
     ColoTcp *t = &f->tcp;
-    ColoPacket *old;
 
-    while ((old = f->secondary.head)) {
-        colo_queue_remove(&f->secondary, old);
-        colo_compare_drop(c, f, COLO_SECONDARY, old);
-    }
+    forget_secondary(c, f);
     set_next(t, p->seq);
     t->primary_isn = p->seq;
     t->primary_isn_set = true;
@@ -343,7 +353,7 @@ static void primary_opens(ColoComparator *c, ColoCompareFlow *f, const ColoPacke
     colo_flow_reopen(c->flows, &f->flow);
 }
 
-/* The same, from one connection on this flow to the next.  Nothing borrowed may be in the secondary's queue. */
+/* The same, from one connection on this flow to the next. */
 static void advance(ColoComparator *c, ColoCompareFlow *f)
 {
     advance_queue(c, f);
@@ -485,6 +495,7 @@ void colo_compare_tcp_released(ColoComparator *c, ColoCompareFlow *f, const Colo
         t->primary_rst_ack = p->ack;
         t->primary_rst_acks = p->tcp_flags & COLO_TCP_ACK;
         t->primary_rst_set = true;
+        forget_secondary(c, f);
     } else {
         bool again = t->primary_end_set && !colo_seq_after(p->seq_end, t->primary_end);
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Callable
 
 from . import build, fuzz, guest
+from . import mutants as core_mutants
 from . import replay as colo_replay
 from .machine import BUILD, ROOT, Failure, as_root, need, reporting, run_logged
 
@@ -120,6 +121,15 @@ def sim(tally: Tally, _: argparse.Namespace) -> None:
             else:
                 counts = "; ".join(line.removeprefix("sim: ") for line in result.stdout.splitlines())
                 tally.ok(f"{name}/sim, {title}: {counts}")
+
+
+def mutants(tally: Tally, _: argparse.Namespace) -> None:
+    """the core broken in known ways, one at a time: the unit tests notice"""
+    for mutant, caught, how in core_mutants.run(core_mutants.read_table(), core_mutants.JOBS):
+        if caught:
+            tally.ok(f"{mutant.name}: {how}")
+        else:
+            tally.fail(mutant.name, how)
 
 
 def tidy(tally: Tally, _: argparse.Namespace) -> None:
@@ -295,6 +305,7 @@ SUITES: dict[str, Callable[[Tally, argparse.Namespace], None]] = {
     "unit": unit,
     "fuzz": fuzzing,
     "sim": sim,
+    "mutants": mutants,
     "tidy": tidy,
     "scripts": scripts,
     "replay": replay,

@@ -21,7 +21,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable
+from typing import Iterable, Iterator
 
 from .machine import BUILD, ROOT, Failure, need, reporting, step
 
@@ -30,6 +30,7 @@ DIRECTORY = BUILD / "mutants"
 PACKAGES = ["gcc", "ccache", "meson", "ninja-build", "pkg-config", "libglib2.0-dev", "check"]
 COPIED = ("include/net/colo", "net/colo", "tests/unit")
 TEST_TIMEOUT = 60       # seconds for one test program
+JOBS = os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -187,11 +188,11 @@ def check_baseline(worker: Worker, mutants: Iterable[Mutant]) -> None:
             raise Failure(f"test-{program} fails without any mutant: {failures}; mend that first")
 
 
-def run(mutants: list[Mutant], jobs: int) -> int:
-    """Try all of them and print a line for each; returns how many survived."""
+def run(mutants: list[Mutant], jobs: int) -> Iterator[tuple[Mutant, bool, str]]:
+    """Try all of them: for each, whether it was caught, and by what."""
+    need(PACKAGES)
     workers: queue.Queue[Worker] = queue.Queue()
     everyone = [Worker(number) for number in range(jobs)]
-    survived = 0
 
     def attempt(mutant: Mutant) -> tuple[bool, str]:
         worker = workers.get()
@@ -207,9 +208,7 @@ def run(mutants: list[Mutant], jobs: int) -> int:
         check_baseline(everyone[0], mutants)
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         for mutant, (caught, how) in zip(mutants, pool.map(attempt, mutants)):
-            print(f"{mutant.name}: {how}", flush=True)
-            survived += not caught
-    return survived
+            yield mutant, caught, how
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -219,7 +218,7 @@ def parse_arguments() -> argparse.Namespace:
                     "see that the test fails which is said to. The last line counts; exit status 0 if none survived.")
     parser.add_argument("names", metavar="NAME", nargs="*", help="try these only (default: all)")
     parser.add_argument("--list", action="store_true", help="print the table and what each stands for")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="at once (default: %(default)s)")
+    parser.add_argument("--jobs", metavar="N", type=int, default=JOBS, help="at once (default: %(default)s)")
     parser.add_argument("--clean", action="store_true", help="begin with nothing compiled")
     return parser.parse_args()
 
@@ -237,10 +236,12 @@ def main() -> None:
             for mutant in mutants:
                 print(f"{mutant.name}: {mutant.stands_for} [{mutant.path}; {mutant.caught_by}]")
             return
-        need(PACKAGES)
         if arguments.clean and DIRECTORY.exists():
             shutil.rmtree(DIRECTORY)
-        survived = run(mutants, max(arguments.jobs, 1))
+        survived = 0
+        for mutant, caught, how in run(mutants, max(arguments.jobs, 1)):
+            print(f"{mutant.name}: {how}", flush=True)
+            survived += not caught
         print(f"{len(mutants) - survived} caught, {survived} survived")
         sys.exit(1 if survived else 0)
 

@@ -3,24 +3,25 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * The input is a program of what happens to a comparator: packets from either side, of few flows, at few positions and with
- * few values, so that the sides often agree; time; checkpoints and the marks of epochs; the switches.  A model notes what each
- * side has said.  Asserted, after each step:
+ * The input is a program of what happens to a comparator: packets from either side, of few flows, at few positions and
+ * with few values, so that the sides often agree; time; checkpoints and the marks of epochs; the switches.  A model
+ * notes what each side has said.  Asserted, after each step:
  *
- *  - accounts: the counters are what was given, released and discarded; what is held is what has not left yet, to the byte;
- *  - nothing invented, nothing lost, nothing twice: a released frame is the primary's to the byte, or a piece cut from it, from
- *    where the last piece ended, with right lengths and checksums; once nothing is held all has left;
+ *  - accounts: the counters are what was given, released and discarded; what is held is what has not left yet, to the
+ *    byte;
+ *  - nothing invented, nothing lost, nothing twice: a released frame is the primary's to the byte, or a piece cut from
+ *    it, from where the last piece ended, with right lengths and checksums; once nothing is held all has left;
  *  - order: within a flow packets leave as they came, but for repetitions of bytes sent before;
- *  - output commit: what leaves without a checkpoint the secondary has said, too, in this epoch (each unit of sequence space at its
- *    position, as high an acknowledgement, a SYN with the same options, a RST, the same datagram as often), or the
- *    primary had said it before the epoch;
- *  - time: a deadline no later than what is held longest allows, kept; one question an epoch, for a reason that is true; none at all
- *    where the sides have said the same;
+ *  - output commit: what leaves without a checkpoint the secondary has said, too, in this epoch (each unit of sequence
+ *    space at its position, as high an acknowledgement, a SYN with the same options, a RST, the same datagram as
+ *    often), or the primary had said it before the epoch;
+ *  - time: a deadline no later than what is held longest allows, kept; one question an epoch, for a reason that is
+ *    true; none at all where the sides have said the same;
  *  - load: a side waits if, and only if, a queue of its is full or the secondary is early;
  *  - progress: if the secondary says in the end what the primary has said, nothing stays held.
  *
- * A wild run (the input's first bit) may also hold mangled frames, fragments and marks that no guest would cause; of it only
- * the accounts and the questions are checked, and that nothing breaks.
+ * A wild run (the input's first bit) may also hold mangled frames and marks that no guest would cause; of it
+ * only the accounts and the questions are checked, and that nothing breaks.
  */
 
 #include "fuzz.h"
@@ -38,7 +39,7 @@
 #define WINDOW 96           /* positions of a flow that are used */
 #define CONTENTS 8          /* different datagrams */
 #define RECORDS 512
-#define PIECE_ID 0x8000     /* IP identification from here on is shared by the pieces of a datagram, below that the record's */
+#define PIECE_ID 0x8000     /* IP identification: from here on of a datagram in pieces, below it of a record */
 #define FRAME 256
 #define HISTORY (256 * 1024)    /* more than one run can say */
 
@@ -112,6 +113,7 @@ typedef struct {
     Said settled;           /* the primary's, in epochs that are over; no datagrams */
     Said primary;           /* all the primary's, and which datagrams have left in this epoch */
     uint16_t first[WINDOW]; /* the primary's record that said something there first, and one more */
+    uint8_t covered[4];     /* bits: blocks of a datagram that the primary has said in this epoch */
     uint32_t open[SORTS];   /* records that have not left */
     bool spans;             /* the primary has said something, from `start` to before `end` */
     uint8_t start, end;
@@ -400,6 +402,8 @@ static void check_commit(const Record *r, uint32_t from, uint32_t to)
     Flow *f = &m.flows[s->flow];
 
     if (s->sort != STREAM) {
+        REQUIRE(s->sort != PIECE || s->blocks == 3 || f->covered[s->ident] == 7, "flow %u: part of a datagram leaves",
+                s->flow);
         note(&f->primary, s, COLO_PRIMARY);
         for (int sort = 0; sort < NOTED; sort++) {
             REQUIRE(f->primary.datagrams[sort][s->content] <= f->now.datagrams[sort][s->content],
@@ -439,8 +443,8 @@ static void check_order(const Record *r, uint32_t from, uint32_t to)
         REQUIRE(!m.settling, "packet %u leaves before packet %u", index, i);
         REQUIRE(s->sort == STREAM && !has_no_units(s), "packet %u overtakes packet %u", index, i);
         for (uint32_t unit = from; unit < to; unit++) {
-            REQUIRE(f->gap || f->first[s->pos + unit] <= index, "packet %u overtakes packet %u with something new", index,
-                    i);
+            REQUIRE(f->gap || f->first[s->pos + unit] <= index, "packet %u overtakes packet %u with something new",
+                    index, i);
         }
         return;
     }
@@ -582,7 +586,8 @@ static void on_diverged(ColoReason reason, const ColoFlowKey *key, void *opaque)
             flow++;
             REQUIRE(flow < FLOWS, "port %u", key->guest_port);
         }
-        REQUIRE(m.flows[flow].dirty || m.flows[flow].gap, "%s on flow %d, where both have said the same", colo_reason_name(reason), flow);
+        REQUIRE(m.flows[flow].dirty || m.flows[flow].gap, "%s on flow %d, where both have said the same",
+                colo_reason_name(reason), flow);
     }
 }
 
@@ -611,7 +616,8 @@ static void check_counters(void)
         REQUIRE(s->held[COLO_PRIMARY] <= m.open && !s->held[COLO_PRIMARY] == !m.open, "%u held, not %u",
                 s->held[COLO_PRIMARY], m.open);
         REQUIRE(s->discarded.packets + s->held[COLO_SECONDARY] + m.early <= m.in[COLO_SECONDARY], "too much discarded");
-        REQUIRE(s->held[COLO_SECONDARY] || s->discarded.packets + m.early == m.in[COLO_SECONDARY], "too little discarded");
+        REQUIRE(s->held[COLO_SECONDARY] || s->discarded.packets + m.early == m.in[COLO_SECONDARY],
+                "too little discarded");
         return;
     }
     REQUIRE(s->held[COLO_PRIMARY] == m.open && s->held_bytes[COLO_PRIMARY] == m.open_bytes,
@@ -658,8 +664,8 @@ static void tell(ColoSide side, const Saying *s)
         TELL("%s: flow %u, %u + %u (variant %u), flags %02x, ack %u, options %u%s", side_names[side], s->flow, s->pos,
              s->len, s->variant, s->flags, s->ack, s->options, s->own_isn ? ", own ISN" : "");
     } else {
-        TELL("%s: flow %u, sort %d, content %u, datagram %u, blocks %u + %u", side_names[side], s->flow, s->sort, s->content,
-             s->ident, s->block, s->blocks);
+        TELL("%s: flow %u, sort %d, content %u, datagram %u, blocks %u + %u", side_names[side], s->flow, s->sort,
+             s->content, s->ident, s->block, s->blocks);
     }
 }
 
@@ -736,6 +742,9 @@ static void primary_says(const Saying *s)
     }
     m.records_count++;
     m.pieces |= s->sort == PIECE;
+    for (uint8_t block = s->block; s->sort == PIECE && block < s->block + s->blocks; block++) {
+        f->covered[s->ident] |= (uint8_t)(1 << block);
+    }
     if (s->sort == STREAM) {
         note(r->old || !m.comparing ? &f->settled : &f->primary, s, COLO_PRIMARY);
     }
@@ -792,6 +801,7 @@ static void settle_model(void)
         f->primary = (Said) { .rst = false };
         f->now = f->next;
         f->next = (Said) { .rst = false };
+        memset(f->covered, 0, sizeof(f->covered));
     }
     m.asked = false;
     m.early = 0;
@@ -962,8 +972,9 @@ static Saying read_local(Tape *tape, uint8_t flow)
 static void say_pieces(Tape *tape, int who, uint8_t flow)
 {
     static const uint8_t ways[8][3][2] = {
-        { { 0, 1 }, { 1, 1 }, { 2, 1 } }, { { 2, 1 }, { 1, 1 }, { 0, 1 } }, { { 0, 2 }, { 2, 1 } }, { { 2, 1 }, { 0, 2 } },
-        { { 1, 2 }, { 0, 1 } }, { { 0, 1 } }, { { 1, 2 } }, { { 0, 2 }, { 1, 2 } },
+        { { 0, 1 }, { 1, 1 }, { 2, 1 } }, { { 2, 1 }, { 1, 1 }, { 0, 1 } }, { { 0, 2 }, { 2, 1 } },
+        { { 2, 1 }, { 0, 2 } },
+        { { 1, 2 }, { 0, 1 } }, { { 0, 1 } }, { { 2, 1 } }, { { 0, 2 }, { 1, 2 } },
     };
     uint8_t what = tape_byte(tape);
     const uint8_t(*way)[2] = ways[what >> 5];
@@ -1135,23 +1146,24 @@ static void check_datagrams(void)
 {
     bool seen[FLOWS][SORTS] = { { false } };
 
-    if (m.now - m.settled > LEAST_TIMEOUT || is_early()) {
+    if (m.now - m.settled >= LEAST_TIMEOUT || is_early()) {
         return;                         /* the secondary's go by age */
     }
     for (uint32_t i = m.oldest; i < m.records_count; i++) {
         const Saying *s = &records[i].said;
         const Flow *f = &m.flows[s->flow];
+        uint16_t said = f->now.datagrams[s->sort][s->content], left = f->primary.datagrams[s->sort][s->content];
 
         if (records[i].gone || s->sort == STREAM || s->sort == PIECE || (s->sort == UDP && m.pieces)) {
             continue;
         }
-        REQUIRE(seen[s->flow][s->sort] || f->now.datagrams[s->sort][s->content] <= f->primary.datagrams[s->sort][s->content],
-                "flow %u: datagram %u of sort %d is held, though the secondary has said it", s->flow, s->content, s->sort);
+        REQUIRE(seen[s->flow][s->sort] || said <= left, "flow %u: datagram %u of sort %d is held, though the secondary "
+                "has said it", s->flow, s->content, s->sort);
         seen[s->flow][s->sort] = true;
     }
 }
 
-/* The secondary says all that the primary has said: now nothing may stay held, unless the sides have been found to differ. */
+/* The secondary says all that the primary has said: nothing may stay held, unless the sides were found to differ. */
 static void check_progress(void)
 {
     if (!m.strict || !m.comparing) {

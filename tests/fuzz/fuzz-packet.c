@@ -8,12 +8,12 @@
  *  - the parse agrees with an independent one (layout.c) on every offset and every field;
  *  - colo_packet_run() tells, for every position, what the frame says there, and NONE outside of it;
  *  - a held copy is the packet over again;
- *  - cut anywhere, and cut again, a segment becomes segments in their own right: nothing but lengths, positions, flags, checksums,
- *    urgent pointer and offload differs from the whole, the units follow each other without gap or change, and
- *    checksums that were right are right in each piece;
+ *  - cut anywhere, and cut again, a segment becomes segments in their own right: nothing but lengths, positions, flags,
+ *    checksums, urgent pointer and offload differs from the whole, the units follow each other without gap or change,
+ *    and checksums that were right are right in each piece;
  *  - a flow's key is the same from either side and holds the packet's addresses and ports;
- *  - a rewrite changes what it should and nothing else, leaves what is wrong with a checksum exactly as wrong as it was, and
- *    the opposite rewrite undoes it.
+ *  - a rewrite changes what it should and nothing else, leaves what is wrong with a checksum exactly as wrong as it
+ *    was, and the opposite rewrite undoes it.
  */
 
 #include "fuzz.h"

@@ -3,16 +3,17 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * The input is a program of what passes a rewriter: connections that clients and the guest open, use, end and open again,
- * with selective acknowledgements and timestamps; checkpoints, a failover, time.  A model knows, as nobody in the real
- * world does, both guests' initial sequence numbers and clocks, and the client's.  Asserted:
+ * The input is a program of what passes a rewriter: connections that clients and the guest open, use, end and open
+ * again, with selective acknowledgements and timestamps; checkpoints, a failover, time.  A model knows, as nobody in
+ * the real world does, both guests' initial sequence numbers and clocks, and the client's.  Asserted:
  *
  *  - of a connection that is mapped, the client sees the primary's numbers and the guest its own, in sequence and
  *    acknowledgement numbers, SACK blocks and timestamps; of any other, each sees what the other has sent;
  *  - nothing else in a packet changes, and checksums stay right;
- *  - the client's segments wait for the guest's answer to its SYN, and only then; they come out once, in their order, mapped, at the
- *    latest when a checkpoint or a failover is told of or they have waited for too long;
- *  - a checkpoint leaves nothing mapped and nothing remembered; after a failover mapped connections stay so and others are left alone;
+ *  - the client's segments wait for the guest's answer to its SYN, and only then; they come out once, in their order,
+ *    mapped, at the latest when a checkpoint or a failover is told of or they have waited for too long;
+ *  - a checkpoint leaves nothing mapped and nothing remembered; after a failover mapped connections stay so and others
+ *    are left alone;
  *  - the rewriter says that it is done when nothing is mapped any more after a failover, and never takes it back;
  *  - what is closed, or idle for hours, is forgotten.
  *

@@ -5,12 +5,12 @@
  *
  * The input is either a stream and a way to cut it up, or a program of what is done to an outbox.  Asserted:
  *
- *  - however a stream is cut, down to single bytes, the reader hands on the packets that a reader of the whole stream (the
- *    model below) finds in it, ends at the same impossible length, knows whether it is amid a packet, and reads
+ *  - however a stream is cut, down to single bytes, the reader hands on the packets that a reader of the whole stream
+ *    (the model below) finds in it, ends at the same impossible length, knows whether it is amid a packet, and reads
  *    nothing behind its end, nor anything outside of what it is given;
  *  - an outbox holds what has been appended and not been written, no more and no less, whatever is done to it;
- *  - what comes out of it, read back, is what was put in, in order, each packet once; one that was written in part when the
- *    stream began anew is written whole; and what colo_outbox_empty() hands out is the rest;
+ *  - what comes out of it, read back, is what was put in, in order, each packet once; one that was written in part when
+ *    the stream began anew is written whole; and what colo_outbox_empty() hands out is the rest;
  *  - a packet is an epoch mark if and only if it is the same to the byte.
  */
 

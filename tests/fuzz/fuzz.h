@@ -3,8 +3,8 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * A target is a file fuzz-NAME.c with the one function that libFuzzer calls.  The same file, linked with replay.c, replays
- * the inputs that are kept in corpus/NAME/.
+ * A target is a file fuzz-NAME.c with the one function that libFuzzer calls.  The same file, linked with replay.c,
+ * replays the inputs that are kept in corpus/NAME/.
  */
 
 #ifndef TESTS_FUZZ_FUZZ_H

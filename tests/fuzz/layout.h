@@ -71,7 +71,7 @@ uint16_t layout_ip_error(const Layout *l, const uint8_t *frame);
 /* Makes them right. */
 void layout_mend(const Layout *l, uint8_t *frame, uint32_t vnet_len);
 
-/* The next option of a TCP header in @at .. @end, no-operations skipped; false if there is none.  @at moves behind it. */
+/* The next option in @at .. @end of a TCP header, no-operations skipped, or false; moves @at behind it. */
 typedef struct {
     uint8_t kind;
     uint32_t value;         /* where the value begins */

@@ -1087,6 +1087,33 @@ static void test_shared_iothread(void)
     colo_test_end(t);
 }
 
+/* Each object goes by its own properties. */
+static void test_two_objects(void)
+{
+    ColoTest *t = colo_test_start("pri sec out pri1 sec1 out1",
+                                  "-object colo-compare,id=comp0,primary_in=pri,secondary_in=sec,outdev=out,"
+                                  "active=on,max_queue_size=1,compare_timeout=100 "
+                                  "-object colo-compare,id=comp1,primary_in=pri1,secondary_in=sec1,outdev=out1,"
+                                  "active=on,max_queue_size=1000" NO_TIMEOUT);
+    Compare c0 = { .t = t, .primary = colo_test_connect(t, "pri", false),
+                   .secondary = colo_test_connect(t, "sec", false), .out = colo_test_connect(t, "out", false) };
+    Compare c1 = { .t = t, .primary = colo_test_connect(t, "pri1", false),
+                   .secondary = colo_test_connect(t, "sec1", false), .out = colo_test_connect(t, "out1", false) };
+    const uint32_t segments = 3000, len = 1000;
+
+    send_stream(c0.primary, 1, 0, segments, len);
+    send_stream(c1.primary, 1, 0, segments, len);
+    colo_test_wait_count(t, "comp0", "divergences.timeout", 1);
+    colo_test_wait_count_at_least(t, "comp1", "held", 1000);
+    g_assert_cmpuint(colo_test_count(t, "comp0", "held"), <=, 1 + 64 * 1024 / len);
+    g_assert_cmpuint(colo_test_count(t, "comp1", "divergences.timeout"), ==, 0);
+    send_stream(c0.secondary, 1, 0, segments, len);
+    send_stream(c1.secondary, 1, 0, segments, len);
+    expect_stream(c0.out, 1, 0, segments, len);
+    expect_stream(c1.out, 1, 0, segments, len);
+    colo_test_end(t);
+}
+
 /* Packets from the guest to the comparison and back, through redirectors and local sockets, as it is put to use. */
 static void test_chain(void)
 {
@@ -1416,6 +1443,7 @@ int main(int argc, char **argv)
     qtest_add_func("/colo/compare/exit-releases", test_exit_releases);
     qtest_add_func("/colo/compare/add-del-under-traffic", test_add_del_under_traffic);
     qtest_add_func("/colo/compare/shared-iothread", test_shared_iothread);
+    qtest_add_func("/colo/compare/two-objects", test_two_objects);
     qtest_add_func("/colo/compare/chain", test_chain);
     qtest_add_func("/colo/compare/properties", test_properties);
     qtest_add_func("/colo/compare/set-refused", test_set_refused);

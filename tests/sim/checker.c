@@ -387,9 +387,7 @@ static void check_commit(Checker *k, const Waiting *w, uint32_t units)
         if (!has_said(&s->secondary, unit, value) && !has_said(&s->base, unit, value)) {
             world_fail(k->world, "rule 1: unit %u of connection %d (%s) has left and the secondary has not sent it",
                        unit, m->number,
-                       value == VALUE_SYN   ? "SYN"
-                       : value == VALUE_FIN ? "FIN"
-                                            : "a byte");
+                       value == VALUE_SYN ? "SYN" : value == VALUE_FIN ? "FIN" : "a byte");
             return;
         }
     }
@@ -443,7 +441,7 @@ static bool are_alike(const Waiting *a, const Waiting *b)
  * A piece may fit several frames that wait, and has been taken for one of the first.  If @out shows that it was
  * another's, it is made over to that.
  */
-static bool take_for_another(GQueue *queue, const Reading *out)
+static bool take_for_another(Checker *k, GQueue *queue, const Reading *out, const uint8_t *frame, uint32_t vnet_len)
 {
     for (GList *link = queue->head; link; link = link->next) {
         Waiting *taken = link->data;
@@ -451,12 +449,23 @@ static bool take_for_another(GQueue *queue, const Reading *out)
 
         for (GList *other = queue->head; other && from < taken->done; other = other->next) {
             Waiting *w = other->data;
-            uint32_t units = taken->done - from;
+            uint32_t done = taken->done;
+            uint32_t units = done - from;
+            uint32_t left = w->parcel.meta.units - w->done;
 
-            if (w != taken && w->r.tcp.seq + w->done == out->tcp.seq && w->done + units < w->parcel.meta.units &&
-                are_alike(w, taken)) {
-                w->done += units;
+            if (w != taken && w->r.tcp.seq + w->done == out->tcp.seq && are_alike(w, taken) &&
+                (units < left || (units == left && !(w->r.tcp.flags & FIN)))) {
                 taken->done = from;
+                if (difference(taken, out, frame, vnet_len)) {
+                    taken->done = done;
+                    continue;
+                }
+                w->done += units;
+                if (units == left) {
+                    g_queue_delete_link(queue, other);
+                    waiting_free(w);
+                    k->held--;
+                }
                 return true;
             }
         }
@@ -478,6 +487,10 @@ static void segment_out(Checker *k, GQueue *queue, const Meta *m, const Reading 
         if (difference(w, out, frame, vnet_len)) {
             continue;
         }
+        if (!first && !again && take_for_another(k, queue, out, frame, vnet_len)) {
+            segment_out(k, queue, m, out, frame, vnet_len, true);
+            return;
+        }
         check_commit(k, w, units);
         if (!first && (!units || end - units > s->out)) {
             world_fail(k->world, "rule 2: connection %d: units %u to %u have left before what was sent earlier",
@@ -492,7 +505,7 @@ static void segment_out(Checker *k, GQueue *queue, const Meta *m, const Reading 
         }
         return;
     }
-    if (!again && take_for_another(queue, out)) {
+    if (!again && take_for_another(k, queue, out, frame, vnet_len)) {
         segment_out(k, queue, m, out, frame, vnet_len, true);
     } else {
         complain_unknown(k, m, out, g_queue_peek_head(queue), frame, vnet_len);

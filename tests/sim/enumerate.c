@@ -191,8 +191,7 @@ static void describe(const Bench *b)
 
     printf("sim: enumeration FAILED: %s\n", b->wrong);
     printf("%d units, cut behind bits %x (primary) and %x (secondary), turns %x, acknowledgements %s, unit 0 is "
-           "sequence number %u; "
-           "after %d segments: %s, %d to %d\n",
+           "sequence number %u; after %d segments: %s, %d to %d\n",
            c->units, c->cuts[0], c->cuts[1], c->order, c->acks_grow ? "grow" : "stand still", b->base, c->moment,
            events[c->event], c->from, c->to);
 }

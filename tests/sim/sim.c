@@ -144,17 +144,17 @@ int main(int argc, char **argv)
     gchar **without = NULL, **only = NULL;
     uint32_t classes = (1u << CLASSES) - 1;
     GOptionEntry entries[] = {
-        {"seeds", 'n', 0, G_OPTION_ARG_INT64, &seeds, "how many runs (default: 1000)", "N"},
-        {"first", 'f', 0, G_OPTION_ARG_INT64, &first, "the first of their seeds (default: 1)", "S"},
-        {"minutes", 'm', 0, G_OPTION_ARG_DOUBLE, &minutes, "run as long as that instead", "M"},
-        {"seed", 's', 0, G_OPTION_ARG_INT64, &seed, "this run only", "S"},
-        {"verbose", 'v', 0, G_OPTION_ARG_NONE, &verbose, "say all that happens", NULL},
-        {"summary", 0, 0, G_OPTION_ARG_NONE, &summary, "say what checkpoints were asked for", NULL},
-        {"keep-going", 'k', 0, G_OPTION_ARG_NONE, &keep_going, "do not stop at the first failure", NULL},
-        {"without", 0, 0, G_OPTION_ARG_STRING_ARRAY, &without, "leave out a class of events; may be repeated", "CLASS"},
-        {"only", 0, 0, G_OPTION_ARG_STRING_ARRAY, &only, "leave out all other classes; may be repeated", "CLASS"},
-        {"asked-at-most", 0, 0, G_OPTION_ARG_INT64, &at_most, "fail if more checkpoints are asked for in all", "N"},
-        {"enumerate", 0, 0, G_OPTION_ARG_NONE, &enumerate, "go through small spaces, whole, and nothing else", NULL},
+        { "seeds", 'n', 0, G_OPTION_ARG_INT64, &seeds, "how many runs (default: 1000)", "N" },
+        { "first", 'f', 0, G_OPTION_ARG_INT64, &first, "the first of their seeds (default: 1)", "S" },
+        { "minutes", 'm', 0, G_OPTION_ARG_DOUBLE, &minutes, "run as long as that instead", "M" },
+        { "seed", 's', 0, G_OPTION_ARG_INT64, &seed, "this run only", "S" },
+        { "verbose", 'v', 0, G_OPTION_ARG_NONE, &verbose, "say all that happens", NULL },
+        { "summary", 0, 0, G_OPTION_ARG_NONE, &summary, "say what checkpoints were asked for", NULL },
+        { "keep-going", 'k', 0, G_OPTION_ARG_NONE, &keep_going, "do not stop at the first failure", NULL },
+        { "without", 0, 0, G_OPTION_ARG_STRING_ARRAY, &without, "leave out a class of events (repeatable)", "CLASS" },
+        { "only", 0, 0, G_OPTION_ARG_STRING_ARRAY, &only, "leave out all other classes (repeatable)", "CLASS" },
+        { "asked-at-most", 0, 0, G_OPTION_ARG_INT64, &at_most, "fail if more checkpoints are asked for in all", "N" },
+        { "enumerate", 0, 0, G_OPTION_ARG_NONE, &enumerate, "go through small spaces, whole, and nothing else", NULL },
         {0},
     };
     GOptionContext *options = g_option_context_new("- seeded simulation of the core");
@@ -189,6 +189,7 @@ int main(int argc, char **argv)
             named |= 1u << class;
         }
         classes &= list && names ? named : list ? classes : ~named;
+        g_strfreev(names);
     }
     if (enumerate) {
         return enumerate_all() ? EXIT_SUCCESS : EXIT_FAILURE;

@@ -752,7 +752,8 @@ static uint64_t progress_of(World *w)
         const Tcp *guest = &survivor(w)->memory.tcp[i];
         const Tcp *client = &w->client.memory.tcp[i];
 
-        progress += guest->una + guest->got + guest->over + client->una + client->got + client->over + client->opened;
+        progress += guest->una + guest->got + guest->read + guest->over;
+        progress += client->una + client->got + client->read + client->over + client->opened;
     }
     for (int i = 0; i < w->scenario.flows; i++) {
         progress += w->client.requests[i];

@@ -68,6 +68,15 @@ void rig_free(Rig *rig)
     g_free(rig);
 }
 
+void rig_end_well(Rig *rig)
+{
+    rig_expect_nothing(rig);
+    rig_expect_asked(rig, 0, 0);
+    ck_assert_uint_eq(rig_held(rig, COLO_PRIMARY), 0);
+    ck_assert_uint_eq(rig_held(rig, COLO_SECONDARY), 0);
+    rig_free(rig);
+}
+
 static void check_always(const Rig *rig)
 {
     int64_t deadline = colo_comparator_deadline(rig->c);

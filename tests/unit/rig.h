@@ -42,6 +42,8 @@ Rig *rig_new_at(int64_t now, uint32_t queue_size);
 /* The same with the defaults. */
 Rig *rig_new(void);
 void rig_free(Rig *rig);
+/* The same, for one with which everything has gone well: nothing is held, released unseen, or was asked for. */
+void rig_end_well(Rig *rig);
 
 /* Gives a frame to the comparator and ends it. */
 void rig_give(Rig *rig, ColoSide side, Frame *f);
@@ -72,5 +74,15 @@ uint32_t rig_held(const Rig *rig, ColoSide side);
 void rig_tcp(Rig *rig, ColoSide side, uint8_t flags, uint32_t seq, uint32_t ack, const void *payload, uint32_t len);
 void rig_text(Rig *rig, ColoSide side, uint8_t flags, uint32_t seq, uint32_t ack, const char *text);
 void rig_udp(Rig *rig, ColoSide side, const char *text);
+
+static inline void primary(Rig *rig, uint8_t flags, uint32_t seq, uint32_t ack, const char *text)
+{
+    rig_text(rig, COLO_PRIMARY, flags, seq, ack, text);
+}
+
+static inline void secondary(Rig *rig, uint8_t flags, uint32_t seq, uint32_t ack, const char *text)
+{
+    rig_text(rig, COLO_SECONDARY, flags, seq, ack, text);
+}
 
 #endif /* TESTS_UNIT_RIG_H */

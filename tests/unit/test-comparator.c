@@ -12,16 +12,6 @@
 
 static const Shape plain;
 
-static void primary(Rig *rig, uint8_t flags, uint32_t seq, uint32_t ack, const char *text)
-{
-    rig_text(rig, COLO_PRIMARY, flags, seq, ack, text);
-}
-
-static void secondary(Rig *rig, uint8_t flags, uint32_t seq, uint32_t ack, const char *text)
-{
-    rig_text(rig, COLO_SECONDARY, flags, seq, ack, text);
-}
-
 /* A connection in the middle of its life, with `next` at @at and both having acknowledged CLIENT. */
 static Rig *rig_in_the_middle(uint32_t at)
 {
@@ -722,6 +712,54 @@ START_TEST(secondary_is_first_in_the_new_epoch)
 END_TEST
 
 /* It resets the connection, or opens one, first thing in the new epoch. */
+/* The same with a SYN whose number, 0, is a number like any other. */
+START_TEST(secondary_opens_first_in_the_new_epoch)
+{
+    Rig *rig = rig_in_the_middle(100);
+
+    rig_epoch(rig, COLO_PRIMARY);
+    rig_epoch(rig, COLO_SECONDARY);
+    rig_checkpoint(rig);
+    rig_epoch(rig, COLO_SECONDARY);
+    secondary(rig, SYN | ACK, 0, CLIENT + 500, "");
+    primary(rig, ACK, 100, CLIENT, "old");
+    rig_expect(rig, ACK, 100, 3);
+    rig_epoch(rig, COLO_PRIMARY);
+    primary(rig, SYN | ACK, 7777, CLIENT + 500, "");
+    rig_expect(rig, SYN | ACK, 7777, 0);
+    rig_expect_asked(rig, 0, 0);
+    rig_free(rig);
+}
+END_TEST
+
+/*
+ * In the new epoch the secondary repeats the SYN that it has from the primary, or opens another connection with the same
+ * addresses; then the primary's own, of the old epoch, comes.  The repeated one stands for no other SYN.
+ */
+START_TEST(secondary_repeats_first_in_the_new_epoch)
+{
+    for (int repeats = 0; repeats < 2; repeats++) {
+        Rig *rig = rig_new();
+
+        rig_epoch(rig, COLO_PRIMARY);
+        rig_epoch(rig, COLO_SECONDARY);
+        rig_checkpoint(rig);
+        rig_epoch(rig, COLO_SECONDARY);
+        secondary(rig, SYN | ACK, repeats ? 9 : 70000, CLIENT, "");
+        primary(rig, SYN | ACK, 9, CLIENT, "");
+        rig_expect(rig, SYN | ACK, 9, 0);
+        rig_epoch(rig, COLO_PRIMARY);
+        primary(rig, SYN | ACK, 500000, CLIENT, "");
+        if (repeats) {
+            rig_expect_nothing(rig);
+            secondary(rig, SYN | ACK, 70000, CLIENT, "");
+        }
+        rig_expect(rig, SYN | ACK, 500000, 0);
+        rig_end_well(rig);
+    }
+}
+END_TEST
+
 START_TEST(secondary_resets_first_in_the_new_epoch)
 {
     Rig *rig = rig_in_the_middle(100);
@@ -1276,6 +1314,8 @@ int main(void)
     tcase_add_test(tc, old_secondary_output_is_dropped);
     tcase_add_test(tc, old_primary_output_is_released);
     tcase_add_test(tc, secondary_is_first_in_the_new_epoch);
+    tcase_add_test(tc, secondary_opens_first_in_the_new_epoch);
+    tcase_add_test(tc, secondary_repeats_first_in_the_new_epoch);
     tcase_add_test(tc, secondary_resets_first_in_the_new_epoch);
     tcase_add_test(tc, marks_are_counted);
     tcase_add_test(tc, without_marks_a_checkpoint_is_the_border);

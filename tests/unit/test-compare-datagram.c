@@ -14,17 +14,8 @@ static void expect_text(Rig *rig, const char *text)
 {
     Seen seen = rig_next(rig);
 
-    ck_assert_msg(seen.len == strlen(text) && !memcmp(seen.payload, text, seen.len), "released \"%.*s\", expected \"%s\"",
-                  (int)seen.len, seen.payload, text);
-}
-
-static void rig_end_well(Rig *rig)
-{
-    rig_expect_nothing(rig);
-    rig_expect_asked(rig, 0, 0);
-    ck_assert_uint_eq(rig_held(rig, COLO_PRIMARY), 0);
-    ck_assert_uint_eq(rig_held(rig, COLO_SECONDARY), 0);
-    rig_free(rig);
+    ck_assert_msg(seen.len == strlen(text) && !memcmp(seen.payload, text, seen.len),
+                  "released \"%.*s\", expected \"%s\"", (int)seen.len, seen.payload, text);
 }
 
 START_TEST(either_side_first)

@@ -15,16 +15,6 @@ static const Shape plain;
 /* Positions of the first byte after the SYN, for tests that cross the wrap at every point. */
 static const uint32_t bases[] = { 1, 1000, 0x7ffffffd, 0x80000000, 0xfffffff0, 0xfffffffd, UINT32_MAX, 0 };
 
-static void primary(Rig *rig, uint8_t flags, uint32_t seq, uint32_t ack, const char *text)
-{
-    rig_text(rig, COLO_PRIMARY, flags, seq, ack, text);
-}
-
-static void secondary(Rig *rig, uint8_t flags, uint32_t seq, uint32_t ack, const char *text)
-{
-    rig_text(rig, COLO_SECONDARY, flags, seq, ack, text);
-}
-
 /* A connection whose first byte has position @base: a SYN-ACK from each side. */
 static void open_at(Rig *rig, uint32_t base)
 {
@@ -41,16 +31,6 @@ static Rig *rig_open(uint32_t base)
 
     open_at(rig, base);
     return rig;
-}
-
-/* Ends a rig with which everything must have gone well. */
-static void rig_end_well(Rig *rig)
-{
-    rig_expect_nothing(rig);
-    rig_expect_asked(rig, 0, 0);
-    ck_assert_uint_eq(rig_held(rig, COLO_PRIMARY), 0);
-    ck_assert_uint_eq(rig_held(rig, COLO_SECONDARY), 0);
-    rig_free(rig);
 }
 
 /* Data */
@@ -130,6 +110,27 @@ START_TEST(joined_in_the_middle)
         }
         rig_expect(rig, ACK, 0xfffffffe, 5);
         rig_end_well(rig);
+    }
+}
+END_TEST
+
+/* ... and the first that is seen of it is a keep-alive, or an acknowledgement from before: no position follows from that. */
+START_TEST(joined_at_an_acknowledgement)
+{
+    static const uint32_t before[] = { 1, 1000, 0x80000000 };
+
+    for (guint i = 0; i < G_N_ELEMENTS(before); i++) {
+        for (int side = 0; side < COLO_SIDES; side++) {
+            Rig *rig = rig_new();
+
+            rig_text(rig, side, ACK, 5 - before[i], CLIENT, "");
+            rig_text(rig, !side, ACK, 5, CLIENT, "");
+            rig_expect(rig, ACK, side == COLO_PRIMARY ? 5 - before[i] : 5, 0);
+            primary(rig, ACK, 5, CLIENT, "hello");
+            secondary(rig, ACK, 5, CLIENT, "hello");
+            rig_expect(rig, ACK, 5, 5);
+            rig_end_well(rig);
+        }
     }
 }
 END_TEST
@@ -1122,6 +1123,24 @@ START_TEST(rst_from_a_closed_port)
 }
 END_TEST
 
+/* It may say why (RFC 9293, section 3.5.3): that is no part of the stream. */
+START_TEST(rst_with_text)
+{
+    for (int variant = 0; variant < 4; variant++) {
+        Rig *rig = rig_open(1);
+
+        primary(rig, variant & 1 ? RST | FIN : RST, 1, 0, "because");
+        rig_expect_nothing(rig);
+        secondary(rig, RST, 1, 0, variant & 2 ? "because" : "");
+        ck_assert_uint_eq(rig_next(rig).len, 7);
+        primary(rig, ACK, 1, CLIENT, "goes on");
+        secondary(rig, ACK, 1, CLIENT, "goes on");
+        rig_expect(rig, ACK, 1, 7);
+        rig_end_well(rig);
+    }
+}
+END_TEST
+
 /* Each of the secondary's stands for one of the primary's, and for its repetitions. */
 START_TEST(rst_is_used_up)
 {
@@ -1382,9 +1401,9 @@ static void collect(Rig *rig, const uint8_t *bytes, uint32_t base, uint32_t *lef
 }
 
 /*
- * Both sides send the same stream, each cutting, repeating and (the secondary) reordering as it likes; checkpoints in between.
- * Nothing that the secondary has not sent leaves; everything does in the end; with still acknowledgements whatever
- * may leave does so at once.
+ * Both sides send the same stream, each cutting, repeating and (the secondary) reordering as it likes; checkpoints in
+ * between.  Nothing that the secondary has not sent leaves; everything does in the end; with still acknowledgements
+ * whatever may leave does so at once.
  */
 static void random_run(GRand *rand)
 {
@@ -1517,6 +1536,7 @@ int main(void)
     tcase_add_test(tc, primary_far_ahead);
     tcase_add_test(tc, secondary_far_ahead);
     tcase_add_test(tc, joined_in_the_middle);
+    tcase_add_test(tc, joined_at_an_acknowledgement);
     tcase_add_test(tc, different_bytes);
     tcase_add_test(tc, one_wrong_byte_anywhere);
     tcase_add_test(tc, matching_goes_on_after_a_question);
@@ -1557,6 +1577,7 @@ int main(void)
     tcase_add_test(tc, port_reuse_behind_old_output);
     tcase_add_test(tc, rst_waits_for_the_secondary);
     tcase_add_test(tc, rst_from_a_closed_port);
+    tcase_add_test(tc, rst_with_text);
     tcase_add_test(tc, rst_is_used_up);
     tcase_add_test(tc, rst_does_not_overtake);
     tcase_add_test(tc, secondary_resets_a_live_connection);

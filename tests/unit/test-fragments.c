@@ -138,12 +138,11 @@ static void check_nothing_held(const Rig *rig)
     ck_assert_uint_eq(stats->discarded.bytes, stats->in[COLO_SECONDARY].bytes);
 }
 
-static void rig_end_well(Rig *rig)
+static void end_well(Rig *rig)
 {
-    ck_assert_uint_eq(rig_pending(rig), 0);
-    rig_expect_asked(rig, 0, 0);
+    ck_assert_uint_eq(rig_pending(rig), 0);     /* rig_expect_nothing() cannot take fragments apart */
     check_nothing_held(rig);
-    rig_free(rig);
+    rig_end_well(rig);
 }
 
 /* The same datagram */
@@ -161,7 +160,7 @@ START_TEST(cut_alike)
         ck_assert_uint_eq(rig_pending(rig), 0);
         give(rig, COLO_SECONDARY, &theirs, 160, LEN);
         expect_all(rig, &ours, 80);
-        rig_end_well(rig);
+        end_well(rig);
         g_free(ours.body);
         g_free(theirs.body);
     }
@@ -188,7 +187,7 @@ START_TEST(cut_differently)
                 ck_assert_uint_eq(rig_pending(rig), 0);
                 give_all(rig, COLO_PRIMARY, &ours, sizes[a]);
                 expect_all(rig, &ours, sizes[a]);
-                rig_end_well(rig);
+                end_well(rig);
             }
         }
         g_free(ours.body);
@@ -263,7 +262,7 @@ START_TEST(every_order_of_four)
                 for (int n = 0; n < 4; n++) {
                     expect_piece(rig, &d, ends[pick[n]], ends[pick[n] + 1]);
                 }
-                rig_end_well(rig);
+                end_well(rig);
             }
         }
         g_free(d.body);
@@ -295,7 +294,7 @@ START_TEST(interleaved)
     give_all(rig, COLO_SECONDARY, &d[1], 160);
     expect_all(rig, &d[1], 80);
     expect_all(rig, &d[2], 80);
-    rig_end_well(rig);
+    end_well(rig);
     for (int n = 0; n < 3; n++) {
         g_free(d[n].body);
     }
@@ -352,7 +351,7 @@ START_TEST(flows_of_fragments_go)
         ck_assert_uint_eq(colo_comparator_flows(rig->c), 1);
         g_free(d.body);
     }
-    rig_end_well(rig);
+    end_well(rig);
 }
 END_TEST
 
@@ -408,7 +407,7 @@ START_TEST(segments)
         give_all(rig, COLO_PRIMARY, &d, 8);
         expect_all(rig, &d, 8);
         give_all(rig, COLO_SECONDARY, &d, 8);
-        rig_end_well(rig);
+        end_well(rig);
         g_free(d.body);
     }
 }
@@ -435,7 +434,7 @@ START_TEST(segment_compared_in_part)
         if (repeated) {
             expect_all(rig, &again, 8);
         }
-        rig_end_well(rig);
+        end_well(rig);
         g_free(d.body);
         g_free(again.body);
     }
@@ -469,7 +468,7 @@ START_TEST(acknowledgement_in_pieces)
     ck_assert_uint_eq(rig_pending(rig), 0);
     give_all(rig, COLO_SECONDARY, &d, 16);
     expect_all(rig, &d, 8);
-    rig_end_well(rig);
+    end_well(rig);
     g_free(d.body);
 }
 END_TEST
@@ -484,7 +483,7 @@ START_TEST(echo)
         give_all(rig, COLO_PRIMARY, &d, 16);
         give_all(rig, COLO_SECONDARY, &d, 24);
         expect_all(rig, &d, 16);
-        rig_end_well(rig);
+        end_well(rig);
         g_free(d.body);
     }
 }
@@ -504,7 +503,7 @@ START_TEST(local_in_pieces)
     expect_piece(rig, &d, 16, 32);
     expect_piece(rig, &d, 0, 16);
     give_all(rig, COLO_SECONDARY, &d, 8);
-    rig_end_well(rig);
+    end_well(rig);
 }
 END_TEST
 
@@ -566,7 +565,7 @@ START_TEST(a_piece_of_the_secondary_is_missing)
         /* The first piece once more makes it whole. */
         give(rig, COLO_SECONDARY, &d, at, at + 80);
         expect_all(rig, &d, 80);
-        rig_end_well(rig);
+        end_well(rig);
         g_free(d.body);
     }
 }
@@ -702,7 +701,7 @@ START_TEST(age_of_the_secondary)
     rig_wait(rig, deadline - rig->now);
     ck_assert_uint_eq(rig_held(rig, COLO_SECONDARY), 1);
     rig_wait(rig, 500 * MS);
-    rig_end_well(rig);
+    end_well(rig);
     g_free(d.body);
 }
 END_TEST
@@ -748,7 +747,7 @@ START_TEST(whole_before_a_checkpoint)
     ck_assert_uint_eq(rig_pending(rig), 0);
     give_all(rig, COLO_SECONDARY, &d, 80);
     expect_all(rig, &d, 80);
-    rig_end_well(rig);
+    end_well(rig);
     g_free(d.body);
 }
 END_TEST
@@ -786,7 +785,7 @@ START_TEST(across_epochs)
     ck_assert_uint_eq(rig_held(rig, COLO_SECONDARY), 1);
     give_all(rig, COLO_PRIMARY, &d, 80);
     expect_all(rig, &d, 80);
-    rig_end_well(rig);
+    end_well(rig);
     g_free(d.body);
 }
 END_TEST
@@ -805,7 +804,7 @@ START_TEST(switching_off_releases)
     give(rig, COLO_PRIMARY, &d, 160, LEN);
     expect_piece(rig, &d, 160, LEN);
     give(rig, COLO_SECONDARY, &d, 0, 160);
-    rig_end_well(rig);
+    end_well(rig);
     g_free(d.body);
     g_free(other.body);
 }
@@ -880,8 +879,8 @@ static GArray *cut_at_random(const Datagram *d, GRand *rand)
 }
 
 /*
- * Many datagrams of one flow in one go, cut and shuffled on each side for itself.  None leaves before the secondary has sent
- * all of it; everything leaves in the end, each piece once and its datagram's pieces together.
+ * Many datagrams of one flow in one go, cut and shuffled on each side for itself.  None leaves before the secondary
+ * has sent all of it; everything leaves in the end, each piece once and its datagram's pieces together.
  */
 START_TEST(random_pieces)
 {
@@ -933,12 +932,13 @@ START_TEST(random_pieces)
                     ck_assert_uint_lt(id, DATAGRAMS);
                     ours[id] += len;
                     ck_assert_uint_le(ours[id], d[id].len);
-                    ck_assert_msg(theirs[id] == d[id].len, "datagram %u has left, the secondary has sent %u of %u bytes",
+                    ck_assert_msg(theirs[id] == d[id].len,
+                                  "datagram %u has left, the secondary has sent %u of %u bytes",
                                   id, theirs[id], d[id].len);
                 }
             }
         }
-        rig_end_well(rig);
+        end_well(rig);
         for (int n = 0; n < DATAGRAMS; n++) {
             g_free(d[n].body);
         }

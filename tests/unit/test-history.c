@@ -145,9 +145,9 @@ START_TEST(patience)
 END_TEST
 
 /*
- * Against a plain list: what is found is what was said; what was said within the last part of the ring is found; what was
- * said long ago is not.  Sizes up to the longest, so that records meet the end of the ring in every way.  A large one
- * begins small and grows: whatever is found is right all the same.
+ * Against a plain list: what is found is what was said; what was said within the last part of the ring is found; what
+ * was said long ago is not.  Sizes up to the longest, so that records meet the end of the ring in every way.  A large
+ * one begins small and grows: whatever is found is right all the same.
  */
 START_TEST(the_new_overwrites_the_old)
 {
@@ -255,16 +255,6 @@ END_TEST
 
 /* Repetitions through the comparator */
 
-static void primary(Rig *rig, uint8_t flags, uint32_t seq, uint32_t ack, const char *text)
-{
-    rig_text(rig, COLO_PRIMARY, flags, seq, ack, text);
-}
-
-static void secondary(Rig *rig, uint8_t flags, uint32_t seq, uint32_t ack, const char *text)
-{
-    rig_text(rig, COLO_SECONDARY, flags, seq, ack, text);
-}
-
 /* A connection whose first byte has position @base, and on which "abcdefgh" has left in two segments. */
 static Rig *rig_said(uint32_t base)
 {
@@ -282,18 +272,9 @@ static Rig *rig_said(uint32_t base)
     return rig;
 }
 
-static void rig_end_well(Rig *rig)
-{
-    rig_expect_nothing(rig);
-    rig_expect_asked(rig, 0, 0);
-    ck_assert_uint_eq(rig_held(rig, COLO_PRIMARY), 0);
-    ck_assert_uint_eq(rig_held(rig, COLO_SECONDARY), 0);
-    rig_free(rig);
-}
-
 /*
- * The last packet given, @units from position @seq on, has been asked about for @reason.  Before the checkpoint no more of it leaves
- * than its first @good units, with the checkpoint the rest.
+ * The last packet given, @units from position @seq on, has been asked about for @reason.  Before the checkpoint no more
+ * of it leaves than its first @good units, with the checkpoint the rest.
  */
 static void expect_refused(Rig *rig, ColoReason reason, uint32_t seq, uint32_t units, uint32_t good)
 {
@@ -505,25 +486,30 @@ START_TEST(said_in_the_old_epoch)
 }
 END_TEST
 
-/* Nobody remembers: the same bytes are as good as others. */
-START_TEST(forgotten)
+/* Both sides say @bytes bytes, at least, on a connection of their own. */
+static void say_elsewhere(Rig *rig, uint32_t bytes)
 {
     enum { SEGMENT = 1400 };
     static const Shape other = { .peer_port = 1 };
-    uint8_t *bytes = bytes_of(1, SEGMENT);
+    uint8_t *filler = bytes_of(1, SEGMENT);
 
+    for (uint32_t said = 0; said < bytes; said += SEGMENT) {
+        rig_give(rig, COLO_PRIMARY, frame_tcp(&other, said, 1, ACK, NULL, 0, filler, SEGMENT));
+        rig_give(rig, COLO_SECONDARY, frame_tcp(&other, said, 1, ACK, NULL, 0, filler, SEGMENT));
+        rig_expect(rig, ACK, said, SEGMENT);
+    }
+    g_free(filler);
+}
+
+/* Nobody remembers: the same bytes are as good as others. */
+START_TEST(forgotten)
+{
     for (int old = 0; old < 2; old++) {
         Rig *rig = rig_said(1);
-        uint32_t sent = 0;
 
         primary(rig, ACK, 1, CLIENT, "abcd");
         rig_expect(rig, ACK, 1, 4);
-        while (sent < (old ? RIG_HISTORY : RIG_HISTORY / 2)) {
-            rig_give(rig, COLO_PRIMARY, frame_tcp(&other, sent, 1, ACK, NULL, 0, bytes, SEGMENT));
-            rig_give(rig, COLO_SECONDARY, frame_tcp(&other, sent, 1, ACK, NULL, 0, bytes, SEGMENT));
-            rig_expect(rig, ACK, sent, SEGMENT);
-            sent += SEGMENT;
-        }
+        say_elsewhere(rig, old ? RIG_HISTORY : RIG_HISTORY / 2);
         primary(rig, ACK, 1, CLIENT, "abcd");
         if (old) {
             expect_refused(rig, COLO_REASON_PAYLOAD, 1, 4, 0);
@@ -537,7 +523,6 @@ START_TEST(forgotten)
             rig_end_well(rig);
         }
     }
-    g_free(bytes);
 }
 END_TEST
 
@@ -738,6 +723,22 @@ START_TEST(garbage_byte_for_the_end)
 }
 END_TEST
 
+/* When the byte itself is forgotten, it is as good as garbage: the secondary will say it, too. */
+START_TEST(forgotten_keep_alive)
+{
+    for (int garbage = 0; garbage < 2; garbage++) {
+        Rig *rig = rig_said(1);
+
+        say_elsewhere(rig, RIG_HISTORY);
+        primary(rig, ACK, 8, CLIENT, garbage ? "?" : "h");
+        rig_expect_nothing(rig);
+        secondary(rig, ACK, 8, CLIENT, garbage ? "?" : "h");
+        rig_expect(rig, ACK, 8, 1);
+        rig_end_well(rig);
+    }
+}
+END_TEST
+
 START_TEST(garbage_byte_of_both)
 {
     for (int secondary_first = 0; secondary_first < 2; secondary_first++) {
@@ -784,8 +785,8 @@ START_TEST(garbage_byte_of_another_place)
 END_TEST
 
 /*
- * A stream said over and over in random pieces, some with a wrong byte, on both sides of `next`.  Nothing wrong leaves before
- * the checkpoint, and what is right and old leaves at once.
+ * A stream said over and over in random pieces, some with a wrong byte, on both sides of `next`.  Nothing wrong leaves
+ * before the checkpoint, and what is right and old leaves at once.
  */
 START_TEST(random_repetitions)
 {
@@ -886,6 +887,7 @@ int main(void)
     tcase_add_test(tc, another_connection);
     tcase_add_test(tc, garbage_byte);
     tcase_add_test(tc, garbage_byte_for_the_end);
+    tcase_add_test(tc, forgotten_keep_alive);
     tcase_add_test(tc, garbage_byte_of_both);
     tcase_add_loop_test(tc, garbage_byte_of_another_place, 0, 3);
     tcase_add_test(tc, random_repetitions);

@@ -750,7 +750,7 @@ START_TEST(reset_by_the_client_while_waiting)
 }
 END_TEST
 
-/* An old SYN comes late on a live connection that is an ordinary one: nothing waits longer than until the guest says a word. */
+/* An old SYN comes late on a live connection that is an ordinary one: nothing waits once the guest has said a word. */
 START_TEST(late_syn_on_an_ordinary_connection)
 {
     Bench b = bench_new();
