@@ -312,6 +312,7 @@ ColoPacket *colo_packet_assemble(ColoPacket *parts)
     uint32_t len = 0;
     uint32_t word;
 
+    g_assert(parts);
     for (const ColoPacket *part = parts; part; part = part->next) {
         first = colo_fragment_offset(part) ? first : part;
         len += part->payload_len;
@@ -324,6 +325,7 @@ ColoPacket *colo_packet_assemble(ColoPacket *parts)
     data = (uint8_t *)(whole + 1);
     memcpy(data, first->data, first->l4);
     for (const ColoPacket *part = parts; part; part = part->next) {
+        g_assert(colo_fragment_offset(part) + part->payload_len <= len);
         memcpy(data + first->l4 + colo_fragment_offset(part), part->data + part->l4, part->payload_len);
     }
     if (first->ip_version == 4) {
