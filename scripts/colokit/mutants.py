@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import contextlib
 import importlib.util
 import os
 import queue
@@ -95,6 +96,14 @@ def read_table() -> list[Mutant]:
     return mutants
 
 
+def _kill_session(leader: int) -> None:
+    """Kill all processes of a session: libcheck gives each test a process group of its own."""
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(ValueError, ProcessLookupError):
+            if os.getsid(int(entry.name)) == leader:
+                os.kill(int(entry.name), signal.SIGKILL)
+
+
 class Worker:
     """A copy of the core, with two builds of it: plain, and under the sanitizers."""
 
@@ -151,7 +160,7 @@ class Worker:
         try:
             text, _ = process.communicate(timeout=TEST_TIMEOUT)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            _kill_session(process.pid)
             process.communicate()
             return {"*": f"not within {TEST_TIMEOUT} s"}
         failures = {test: why for test, why in

@@ -130,6 +130,7 @@ static struct {
     bool losing_peer;
     int64_t now;
     int64_t settled;        /* when this epoch began */
+    bool left_uncounted;    /* in it, datagrams of the primary have left with its first mark */
     int64_t timeout;
     uint32_t queue_size;
     uint32_t vnet_len;
@@ -805,6 +806,7 @@ static void settle_model(void)
     }
     m.asked = false;
     m.early = 0;
+    m.left_uncounted = false;
     m.settled = m.now;
 }
 
@@ -859,6 +861,7 @@ static void mark(ColoSide side)
             add_said(&m.flows[i].settled, &m.flows[i].primary);
         }
         m.settling = true;
+        m.left_uncounted = true;
     }
     m.marks[side] = true;
     m.next_mark[side]++;
@@ -1146,8 +1149,8 @@ static void check_datagrams(void)
 {
     bool seen[FLOWS][SORTS] = { { false } };
 
-    if (m.now - m.settled >= LEAST_TIMEOUT || is_early()) {
-        return;                         /* the secondary's go by age */
+    if (m.now - m.settled >= LEAST_TIMEOUT || is_early() || m.left_uncounted) {
+        return;                         /* the secondary's go by age; or nobody knows which have been used up */
     }
     for (uint32_t i = m.oldest; i < m.records_count; i++) {
         const Saying *s = &records[i].said;

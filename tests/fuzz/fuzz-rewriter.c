@@ -92,6 +92,7 @@ static struct {
     bool ageing;        /* it is about to forget what is too old */
     uint32_t vnet_len;
     uint32_t begun;     /* connections */
+    uint32_t used[2 * PACKETS];     /* the initial sequence numbers of all these */
     uint32_t packets_count;
     uint32_t waiting;
     Connection connections[CONNECTIONS + 1];
@@ -390,6 +391,9 @@ static void begin(Connection *c, bool active, uint8_t how)
     static const uint32_t distances[8] = { 0, 1, 0x7fffffff, 0x80000000, 0xffffffff, 1000, 0xfffff000, 0x12345678 };
     State state = c->state;
 
+    if (m.begun == PACKETS) {
+        return;
+    }
     m.begun++;
     *c = (Connection) {
         .state = state == UNKNOWN ? UNKNOWN : OLD,
@@ -404,6 +408,16 @@ static void begin(Connection *c, bool active, uint8_t how)
         .client_time = 77,
     };
     c->secondary = m.failed_over ? c->primary : c->primary + distances[how & 7];
+    /* A number that has been used would look like the old connection's. */
+    for (uint32_t i = 0; i < 2 * (m.begun - 1); i++) {
+        if (m.used[i] == c->secondary) {
+            c->primary++;
+            c->secondary++;
+            i = UINT32_MAX;
+        }
+    }
+    m.used[2 * (m.begun - 1)] = c->secondary;
+    m.used[2 * (m.begun - 1) + 1] = c->primary;
     c->secondary_time = m.failed_over ? c->primary_time : c->primary_time + distances[how >> 3 & 7];
 }
 

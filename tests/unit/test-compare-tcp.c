@@ -1168,6 +1168,24 @@ START_TEST(rst_is_used_up)
 }
 END_TEST
 
+/* One with an acknowledgement, of 0 at that, does not repeat one without. */
+START_TEST(rst_with_an_acknowledgement_is_another)
+{
+    for (int first = 0; first < 2; first++) {
+        Rig *rig = rig_new();
+
+        primary(rig, first ? RST : RST | ACK, 10, 0, "");
+        secondary(rig, first ? RST : RST | ACK, 10, 0, "");
+        rig_expect(rig, first ? RST : RST | ACK, 10, 0);
+        primary(rig, first ? RST | ACK : RST, 10, 0, "");
+        rig_expect_nothing(rig);
+        secondary(rig, first ? RST | ACK : RST, 10, 0, "");
+        rig_expect(rig, first ? RST | ACK : RST, 10, 0);
+        rig_end_well(rig);
+    }
+}
+END_TEST
+
 START_TEST(rst_does_not_overtake)
 {
     Rig *rig = rig_open(1);
@@ -1238,6 +1256,23 @@ START_TEST(rst_of_an_old_connection_does_not_count)
     rig_expect_nothing(rig);
     secondary(rig, RST, 0x40000000, 0, "");
     rig_expect(rig, RST, 0x40000000, 0);
+    rig_end_well(rig);
+}
+END_TEST
+
+/* Nor does one that is left over when the primary opens the next and the secondary has not yet. */
+START_TEST(left_over_rst_of_an_old_connection)
+{
+    Rig *rig = rig_open(1);
+
+    primary(rig, RST, 1, 0, "");
+    secondary(rig, RST, 1, 0, "");
+    rig_expect(rig, RST, 1, 0);
+    secondary(rig, RST, 1, 0, "");
+    primary(rig, SYN | ACK, 0x40000000, CLIENT, "");
+    rig_expect_asked(rig, 0, 0);
+    secondary(rig, SYN | ACK, 77, CLIENT, "");
+    rig_expect(rig, SYN | ACK, 0x40000000, 0);
     rig_end_well(rig);
 }
 END_TEST
@@ -1579,10 +1614,12 @@ int main(void)
     tcase_add_test(tc, rst_from_a_closed_port);
     tcase_add_test(tc, rst_with_text);
     tcase_add_test(tc, rst_is_used_up);
+    tcase_add_test(tc, rst_with_an_acknowledgement_is_another);
     tcase_add_test(tc, rst_does_not_overtake);
     tcase_add_test(tc, secondary_resets_a_live_connection);
     tcase_add_test(tc, secondary_refuses_a_connection);
     tcase_add_test(tc, rst_of_an_old_connection_does_not_count);
+    tcase_add_test(tc, left_over_rst_of_an_old_connection);
     suite_add_tcase(suite, tc);
 
     tc = tcase_create("acknowledgements");

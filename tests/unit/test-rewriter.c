@@ -960,6 +960,22 @@ START_TEST(broken_options)
 }
 END_TEST
 
+/* Behind the end of the options lies padding, whatever it looks like. */
+START_TEST(nothing_behind_the_end)
+{
+    static const uint8_t options[16] = { 1, 1, 0, 4, 9, 9, 5, 10, 0, 0, 0, 1, 0, 0, 0, 2 };
+    Shape s = { .to_guest = true };
+    Bench b = bench_new();
+    Seen seen;
+
+    open_passive(&b, 1000, 2000);
+    seen = pass_frame(&b, COLO_TO_GUEST, frame_tcp(&s, 1, 1001, ACK, options, 16, "payload", 7));
+    ck_assert_uint_eq(seen.ack, 2001);
+    ck_assert_mem_eq(seen.options, options, 16);
+    bench_end(&b);
+}
+END_TEST
+
 /* The checkpoint */
 
 START_TEST(checkpoint_ends_all_mapping)
@@ -1389,6 +1405,7 @@ int main(void)
     tcase_add_test(tc, sack_blocks_at_any_offset);
     tcase_add_test(tc, sack_among_other_options);
     tcase_add_test(tc, broken_options);
+    tcase_add_test(tc, nothing_behind_the_end);
     suite_add_tcase(suite, tc);
 
     tc = tcase_create("waiting");
