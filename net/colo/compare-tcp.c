@@ -285,7 +285,7 @@ bool colo_compare_tcp_waits_for_ack(const ColoCompareFlow *f, const ColoPacket *
 /* True if the held @p is compared in part: its front half may leave. */
 static bool has_front(const ColoTcp *t, const ColoPacket *p)
 {
-    return !has_no_units(p) && !p->parts && p->compared != p->seq && p->compared != p->seq_end && gate_is_open(t, p);
+    return !has_no_units(p) && !p->indivisible && p->compared != p->seq && p->compared != p->seq_end && gate_is_open(t, p);
 }
 
 /* Lets the front of the held @p go, up to where it is compared. */

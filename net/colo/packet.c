@@ -187,13 +187,17 @@ static void parse_ipv6(ColoPacket *p)
         const uint8_t *ext = p->data + at;
 
         switch (proto) {
-        case COLO_PROTO_HOPOPTS:
         case COLO_PROTO_ROUTING:
+            p->indivisible = true;      /* the checksum is over an address that stands elsewhere (RFC 8200, section 8.1) */
+            len = (ext[1] + 1) * 8;
+            break;
+        case COLO_PROTO_HOPOPTS:
         case COLO_PROTO_DSTOPTS:
         case COLO_PROTO_MOBILITY:
             len = (ext[1] + 1) * 8;
             break;
         case COLO_PROTO_AH:
+            p->indivisible = true;
             len = (ext[1] + 2) * 4;
             break;
         case COLO_PROTO_FRAGMENT:
@@ -337,6 +341,7 @@ ColoPacket *colo_packet_assemble(ColoPacket *parts)
     }
     colo_put_be16(data + word, 0);
     colo_packet_parse(whole, data, first->l4 + len, first->vnet_len);
+    whole->indivisible = true;
     whole->parts = parts;
     return whole;
 }

@@ -234,6 +234,8 @@ static ColoRewrite to_guest(ColoRewriter *r, const ColoFlowKey *key, RewriteFlow
         if (!flow && !r->failed_over) {
             flow = (RewriteFlow *)colo_flow_get(r->flows, key, now);
             flow->unanswered = true;
+        } else if (flow && flow->flow.closing && !r->failed_over) {
+            flow->unanswered = true;    /* the same addresses again */
         }
         return (ColoRewrite) { .kind = COLO_REWRITE_NOTHING };
     }

@@ -385,6 +385,42 @@ START_TEST(cut_does_not_move_the_deadline)
 END_TEST
 
 /* 60,000 bytes in one frame against segments of 1460, with every kind of offload. */
+/* A segment behind an authentication header (51), or a routing header (43). */
+static void give_sealed(Rig *rig, ColoSide side, uint8_t header, const char *text)
+{
+    static const Shape v6 = { .ipv6 = true };
+    uint8_t body[24 + 20 + 16] = { 6, header == 51 ? 4 : 2 };
+    uint32_t len = (uint32_t)strlen(text);
+
+    put16(body + 24, 80);
+    put16(body + 26, 4711);
+    put32(body + 28, 1);
+    put32(body + 32, CLIENT);
+    body[36] = 5 << 4;
+    body[37] = ACK;
+    memcpy(body + 44, text, len);
+    rig_give(rig, side, frame_ip(&v6, header, body, 44 + len));
+}
+
+/* Half of such a segment would be one that nobody has signed, or with a checksum over another address. */
+START_TEST(sealed_segments_are_not_cut)
+{
+    static const uint8_t headers[] = { 51, 43 };
+
+    for (guint i = 0; i < G_N_ELEMENTS(headers); i++) {
+        Rig *rig = rig_new();
+
+        give_sealed(rig, COLO_PRIMARY, headers[i], "abcdef");
+        give_sealed(rig, COLO_SECONDARY, headers[i], "abc");
+        ck_assert_uint_eq(rig_pending(rig), 0);
+        give_sealed(rig, COLO_SECONDARY, headers[i], "abcdef");
+        ck_assert_uint_eq(rig_pending(rig), 1);
+        ck_assert_uint_eq(rig_next_raw(rig)->size, 14 + 40 + 44 + 6);
+        rig_free(rig);
+    }
+}
+END_TEST
+
 START_TEST(offload_against_segments)
 {
     enum { LEN = 60000 };
@@ -1584,6 +1620,7 @@ int main(void)
     tcase_add_test(tc, prefix_before_a_difference);
     tcase_add_test(tc, prefix_waits_for_its_acknowledgement);
     tcase_add_test(tc, cut_does_not_move_the_deadline);
+    tcase_add_test(tc, sealed_segments_are_not_cut);
     tcase_add_test(tc, offload_against_segments);
     tcase_add_test(tc, offload_against_offload);
     tcase_add_test(tc, repetition_overtakes_what_is_held);

@@ -511,6 +511,23 @@ START_TEST(early_acknowledgement_waits)
 }
 END_TEST
 
+/* The client uses its port again while the old connection is remembered still. */
+START_TEST(early_acknowledgement_on_used_addresses)
+{
+    Bench b = bench_new();
+
+    open_passive(&b, 1000, 2000);
+    in(&b, ACK | FIN, CLIENT + 1, 1001, 0);
+    out(&b, ACK | FIN, 2001, CLIENT + 2, 0);
+    in(&b, SYN, CLIENT + 70000, 0, 0);
+    in_waits(&b, ACK, CLIENT + 70001, 5001, 0);
+    ck_assert_uint_eq(out(&b, SYN | ACK, 9000, CLIENT + 70001, 0), 9000);
+    expect_ready(&b, ACK, CLIENT + 70001, 9001, 0);
+    check_mapped(&b, 5000, 9000);
+    bench_end(&b);
+}
+END_TEST
+
 START_TEST(waiting_frames_of_every_kind)
 {
     static const Shape shapes[] = {
@@ -1410,6 +1427,7 @@ int main(void)
 
     tc = tcase_create("waiting");
     tcase_add_test(tc, early_acknowledgement_waits);
+    tcase_add_test(tc, early_acknowledgement_on_used_addresses);
     tcase_add_test(tc, waiting_frames_of_every_kind);
     tcase_add_test(tc, waiting_timestamps);
     tcase_add_test(tc, connections_wait_for_themselves);

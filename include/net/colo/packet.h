@@ -76,6 +76,7 @@ struct ColoPacket {
     uint8_t proto;
     bool fragment;          /* a piece of an IP datagram; has no transport header to look at */
     bool held;              /* not borrowed */
+    bool indivisible;       /* must not be cut: put together from fragments, signed, or routed by its source */
     uint16_t fragment_word; /* offset and "more" bit, as in the header */
     uint32_t fragment_id;   /* the identification its fellows share */
     uint8_t tcp_flags;
