@@ -467,9 +467,8 @@ MUTANTS = [
            "rewriter: done_after_the_last_has_closed"),
     Mutant("late-syn-ends-the-mapping", "a client's SYN that comes late makes a mapped connection an ordinary one",
            "rewriter.c",
-           "            flow->unanswered = true;\n        }\n",
-           "            flow->unanswered = true;\n        } else if (flow) {\n"
-           "            flow->mapped = false;\n        }\n",
+           "/* the same addresses again */\n        }\n",
+           "\n        } else if (flow) {\n            flow->mapped = false;\n        }\n",
            "rewriter: duplicate_syn_on_a_live_connection"),
     Mutant("active-open-not-mapped", "connections that the guest opens are not mapped",
            "rewriter.c",
