@@ -7,14 +7,19 @@
  *
  * The decisions are the core's (net/colo/comparator.c).  Here are its senses and hands: three links (the primary's output,
  * the secondary's, and what may leave), a timer, and the frame.  All of that runs in one thread, the
- * iothread's; the core is touched from no other.  A turn of that thread reads a batch of packets, hands them to the core,
- * collects what the core releases in the outbox, and writes the outbox once.
+ * iothread's; the core is touched from no other.  A turn of that thread reads a batch of packets and hands them to the core;
+ * what the core releases is sent over the link, which writes it before the thread sleeps.
  *
  * Backpressure.  A side is read while the core wants to hear from it and what has been released finds a taker.
  *
  * The frame comes and goes as a notifier.  While one is there (or `active=on`, or a foreign frame behind notify_dev), output
  * is compared; otherwise it passes straight through.  Events of the frame are carried into the
  * iothread and waited for, so that the guest does not run on before the new epoch has begun here.
+ *
+ * A lost secondary.  If its connection breaks, whatever is held asks for a checkpoint at once: either the frame makes it, or
+ * it finds its own connection broken and ends COLO.  A secondary that has fallen silent is noticed by what it owes: a checkpoint
+ * was asked for, or the guest stands still for one, and the frame makes no headway for peer_timeout.  The frame's connection is
+ * broken then; it ends COLO, which lets everything pass.
  *
  * Locks: compares_lock guards the list of objects, frame_lock the list of notifiers.  The iothread takes only the
  * latter, and holds it only to call out; so whoever waits for the iothread may hold the former.
@@ -28,6 +33,7 @@
 #include "net/colo-report.h"
 #include "net/colo/comparator.h"
 #include "qapi/error.h"
+#include "qapi/qapi-events-colo-proxy.h"
 #include "qapi/qapi-types-qom.h"
 #include "qapi/visitor.h"
 #include "qemu/error-report.h"
@@ -49,6 +55,13 @@ OBJECT_DECLARE_SIMPLE_TYPE(ColoCompare, COLO_COMPARE)
 #define COMPARE_TIMEOUT_MS 3000
 #define EXPIRED_SCAN_CYCLE_MS 1000
 #define MAX_QUEUE_SIZE 1024
+#define PEER_TIMEOUT_MS 3000
+
+/*
+ * How often in peer_timeout we look whether the frame makes headway.  So many looks in vain, not the time, make a secondary
+ * silent: when we have stood still ourselves, that is one.
+ */
+#define LOOKS 8
 
 /* Xen's frame and this object tell each other these. */
 #define XEN_HELLO "COLO_USERSPACE_PROXY_INIT"
@@ -69,6 +82,7 @@ struct ColoCompare {
     uint64_t compare_timeout;           /* ms */
     uint32_t expired_scan_cycle;        /* ms; accepted, no longer needed */
     uint32_t max_queue_size;
+    uint64_t peer_timeout;              /* ms */
 
     bool running;                       /* everything below is set up */
     IOThread *thread;                   /* `iothread`, or one of its own */
@@ -77,9 +91,14 @@ struct ColoCompare {
     ColoLink in[COLO_SIDES];
     ColoLink out;
     ColoLink notify;
-    int64_t now;                        /* ns; when this turn's packets came; 0: none has */
+    int64_t now;                        /* ns; when this turn began; 0: nobody has asked yet */
     QEMUTimer *timer;
     int64_t timer_at;                   /* ns; INT64_MAX: not set */
+    QEMUTimer *watch;                   /* of the frame, while it is there */
+    uint64_t headway;                   /* the frame's, at the last look */
+    int looks;                          /* in vain since then */
+    bool secondary_lost;
+    ColoPeerLostReason secondary_lost_reason;
     QTAILQ_ENTRY(ColoCompare) next;
 };
 
@@ -95,14 +114,20 @@ static const char *compare_id(ColoCompare *s)
     return object_get_canonical_path_component(OBJECT(s));
 }
 
-/* The end of a turn: what was released is written, and the timer set to what comes next. */
+/* The time, the same for all that one turn brings. */
+static int64_t compare_now(ColoCompare *s)
+{
+    s->now = s->now ?: qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    return s->now;
+}
+
+/* The end of a turn: the timer is set to what comes next. */
 static void compare_turn_done(ColoCompare *s)
 {
     int64_t deadline;
 
     s->now = 0;
     colo_comparator_flush(s->comparator);
-    colo_link_flush(&s->out);
     deadline = colo_comparator_deadline(s->comparator);
     if (deadline != s->timer_at) {
         s->timer_at = deadline;
@@ -119,8 +144,42 @@ static void compare_timer(void *opaque)
     ColoCompare *s = opaque;
 
     s->timer_at = INT64_MAX;
-    colo_comparator_tick(s->comparator, qemu_clock_get_ns(QEMU_CLOCK_REALTIME));
+    colo_comparator_tick(s->comparator, compare_now(s));
     compare_turn_done(s);
+}
+
+/* A lost secondary */
+
+static void compare_lost(ColoCompare *s, ColoPeerLostReason reason)
+{
+    if (!s->secondary_lost) {
+        trace_colo_compare_lost(compare_id(s), ColoPeerLostReason_str(reason));
+        s->secondary_lost = true;
+        s->secondary_lost_reason = reason;
+        qapi_event_send_colo_proxy_peer_lost(compare_id(s), reason);
+    }
+}
+
+static void compare_next_look(ColoCompare *s)
+{
+    timer_mod_ns(s->watch, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + s->peer_timeout * SCALE_MS / LOOKS);
+}
+
+static void compare_look(void *opaque)
+{
+    ColoCompare *s = opaque;
+    bool owes = colo_comparator_has_asked(s->comparator) || colo_host_guest_is_held();
+    uint64_t headway = colo_comparator_stats(s->comparator)->checkpoints + colo_host_headway();
+
+    if (!owes || headway != s->headway) {
+        s->headway = headway;
+        s->looks = 0;
+    } else if (++s->looks == LOOKS) {
+        compare_lost(s, COLO_PEER_LOST_REASON_SILENT);
+        colo_host_end_wait();
+        return;
+    }
+    compare_next_look(s);
 }
 
 /* What the core decides */
@@ -144,11 +203,18 @@ static void compare_tell_xen(ColoCompare *s, const char *message)
 static void compare_diverged(ColoReason reason, const ColoFlowKey *flow, void *opaque)
 {
     ColoCompare *s = opaque;
+    const ColoComparatorStats *stats = colo_comparator_stats(s->comparator);
     char text[COLO_FLOW_TEXT];
+    uint64_t count = 0;
 
-    if (trace_event_get_state_backends(TRACE_COLO_COMPARE_DIVERGED)) {
-        trace_colo_compare_diverged(compare_id(s), colo_reason_name(reason), colo_flow_key_format(flow, text));
+    for (int i = 0; i < COLO_REASONS; i++) {
+        count += stats->diverged[i];
     }
+    colo_flow_key_format(flow, text);
+    trace_colo_compare_diverged(compare_id(s), colo_reason_name(reason), text, stats->last_offset);
+    qapi_event_send_colo_proxy_divergence(compare_id(s), (ColoDivergenceReason)reason,
+                                          reason != COLO_REASON_PEER_LOST, text, stats->last_offset_set,
+                                          stats->last_offset, count);
     if (s->notify_dev) {
         compare_tell_xen(s, XEN_ASK);
         return;
@@ -169,10 +235,9 @@ static void compare_packet(ColoCompare *s, ColoSide side, const uint8_t *frame, 
 {
     if (colo_is_epoch_mark(frame + vnet_len, size - vnet_len)) {
         trace_colo_compare_epoch(compare_id(s), side == COLO_PRIMARY ? "primary" : "secondary");
-        colo_comparator_epoch(s->comparator, side);
+        colo_comparator_epoch(s->comparator, side, compare_now(s));
     } else {
-        s->now = s->now ?: qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-        colo_comparator_packet(s->comparator, side, frame, size, vnet_len, s->now);
+        colo_comparator_packet(s->comparator, side, frame, size, vnet_len, compare_now(s));
     }
 }
 
@@ -218,10 +283,15 @@ static void compare_secondary_connected(bool connected, void *opaque)
     ColoCompare *s = opaque;
 
     colo_comparator_reconnected(s->comparator, COLO_SECONDARY);
-    if (!connected) {
-        colo_comparator_peer_lost(s->comparator);
-        compare_turn_done(s);
+    if (connected) {
+        s->secondary_lost = false;
+        return;
     }
+    if (qatomic_read(&frame_is_there)) {
+        compare_lost(s, COLO_PEER_LOST_REASON_CLOSED);
+    }
+    colo_comparator_peer_lost(s->comparator, compare_now(s));
+    compare_turn_done(s);
 }
 
 static const ColoLinkOps compare_in_ops[COLO_SIDES] = {
@@ -246,7 +316,7 @@ static void compare_notify_packet(const uint8_t *message, uint32_t size, uint32_
     if (size == strlen(XEN_HELLO) && !memcmp(message, XEN_HELLO, size)) {
         compare_tell_xen(s, XEN_WELCOME);
     } else if (size == strlen(XEN_CHECKPOINT) && !memcmp(message, XEN_CHECKPOINT, size)) {
-        colo_comparator_checkpoint(s->comparator);
+        colo_comparator_checkpoint(s->comparator, compare_now(s));
         compare_turn_done(s);
     } else {
         error_report("%s: a message came that is neither %s nor %s", s->notify.name, XEN_HELLO, XEN_CHECKPOINT);
@@ -305,15 +375,22 @@ static void compare_frame_comes_or_goes(ColoCompare *s)
     bool always = s->active == COLO_COMPARE_ACTIVE_ON || s->notify_dev;
 
     trace_colo_compare_event(compare_id(s), there ? "the frame is there" : "no frame is there");
-    colo_comparator_set_comparing(s->comparator, false);
-    colo_comparator_set_comparing(s->comparator, there || always);
+    colo_comparator_set_comparing(s->comparator, false, compare_now(s));
+    colo_comparator_set_comparing(s->comparator, there || always, compare_now(s));
     compare_turn_done(s);
+    s->looks = 0;
+    if (there && !s->notify_dev) {
+        s->secondary_lost = false;
+        compare_next_look(s);
+    } else {
+        timer_del(s->watch);
+    }
 }
 
 static void compare_checkpoint(ColoCompare *s)
 {
     trace_colo_compare_event(compare_id(s), "checkpoint");
-    colo_comparator_checkpoint(s->comparator);
+    colo_comparator_checkpoint(s->comparator, compare_now(s));
     compare_turn_done(s);
 }
 
@@ -422,7 +499,8 @@ static bool compare_check(ColoCompare *s, Error **errp)
     }
     return compare_check_number(s, "compare_timeout", s->compare_timeout, errp) &&
            compare_check_number(s, "expired_scan_cycle", s->expired_scan_cycle, errp) &&
-           compare_check_number(s, "max_queue_size", s->max_queue_size, errp);
+           compare_check_number(s, "max_queue_size", s->max_queue_size, errp) &&
+           compare_check_number(s, "peer_timeout", s->peer_timeout, errp);
 }
 
 static void compare_start(ColoCompare *s)
@@ -450,6 +528,7 @@ static void compare_stop(ColoCompare *s)
     colo_link_flush(&s->out);
     colo_link_stop(&s->out);
     timer_free(s->timer);
+    timer_free(s->watch);
 }
 
 static void compare_complete(UserCreatable *uc, Error **errp)
@@ -480,6 +559,7 @@ static void compare_complete(UserCreatable *uc, Error **errp)
     s->comparator = colo_comparator_new(&config, &compare_ops, s);
     s->timer = aio_timer_new(s->context, QEMU_CLOCK_REALTIME, SCALE_NS, compare_timer, s);
     s->timer_at = INT64_MAX;
+    s->watch = aio_timer_new(s->context, QEMU_CLOCK_REALTIME, SCALE_NS, compare_look, s);
     s->running = true;
 
     /* One or the other sees a frame that comes now. */
@@ -581,6 +661,21 @@ static void compare_set_timeout(Object *obj, Visitor *v, const char *name, void 
     }
 }
 
+static void compare_get_peer_timeout(Object *obj, Visitor *v, const char *name, void *opaque, Error **errp)
+{
+    visit_type_uint64(v, name, &COLO_COMPARE(obj)->peer_timeout, errp);
+}
+
+static void compare_set_peer_timeout(Object *obj, Visitor *v, const char *name, void *opaque, Error **errp)
+{
+    ColoCompare *s = COLO_COMPARE(obj);
+    uint64_t value;
+
+    if (visit_type_uint64(v, name, &value, errp) && (!s->running || compare_check_number(s, name, value, errp))) {
+        qatomic_set(&s->peer_timeout, value);      /* counts from the next look on */
+    }
+}
+
 static void compare_get_scan_cycle(Object *obj, Visitor *v, const char *name, void *opaque, Error **errp)
 {
     visit_type_uint32(v, name, &COLO_COMPARE(obj)->expired_scan_cycle, errp);
@@ -622,6 +717,7 @@ static ColoProxyInfo *compare_report(Object *obj)
     ColoDivergenceCountList **tail = &compare->divergences;
     char text[COLO_FLOW_TEXT];
 
+    /* Read while the iothread writes: each number is as it was a moment ago. */
     QEMU_BUILD_BUG_ON((int)COLO_REASONS != (int)COLO_DIVERGENCE_REASON__MAX);
     info->type = COLO_PROXY_TYPE_COLO_COMPARE;
     compare->comparing = colo_comparator_is_comparing(s->comparator);
@@ -632,6 +728,11 @@ static ColoProxyInfo *compare_report(Object *obj)
     compare->held = stats->held[COLO_PRIMARY];
     compare->held_bytes = stats->held_bytes[COLO_PRIMARY];
     compare->held_max = stats->held_max;
+    compare->held_bytes_max = stats->held_bytes_max;
+    compare->hold_times = g_new(ColoHoldTimes, 1);
+    compare->hold_times->p50 = colo_histogram_quantile(&stats->held_times, 0.5);
+    compare->hold_times->p99 = colo_histogram_quantile(&stats->held_times, 0.99);
+    compare->hold_times->max = stats->held_times.max;
     compare->pending = stats->held[COLO_SECONDARY];
     compare->queued = colo_outbox_size(&s->out.outbox);
     compare->flows = colo_comparator_flows(s->comparator);
@@ -650,7 +751,14 @@ static ColoProxyInfo *compare_report(Object *obj)
         compare->last_reason = (ColoDivergenceReason)stats->last_reason;
         compare->has_last_flow = true;
         compare->last_flow = g_strdup(colo_flow_key_format(&stats->last_flow, text));
+        compare->has_last_offset = stats->last_offset_set;
+        compare->last_offset = stats->last_offset;
+        compare->has_last_ago = true;
+        compare->last_ago = (qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - stats->last_at) / SCALE_MS;
     }
+    compare->secondary_connected = s->in[COLO_SECONDARY].connected;
+    compare->has_secondary_lost = s->secondary_lost;
+    compare->secondary_lost = s->secondary_lost_reason;
     return info;
 }
 
@@ -661,6 +769,7 @@ static void compare_init(Object *obj)
     s->compare_timeout = COMPARE_TIMEOUT_MS;
     s->expired_scan_cycle = EXPIRED_SCAN_CYCLE_MS;
     s->max_queue_size = MAX_QUEUE_SIZE;
+    s->peer_timeout = PEER_TIMEOUT_MS;
 }
 
 static void compare_class_init(ObjectClass *oc, void *data)
@@ -679,6 +788,8 @@ static void compare_class_init(ObjectClass *oc, void *data)
                                    compare_get_active, compare_set_active);
     object_class_property_add(oc, "compare_timeout", "uint64", compare_get_timeout, compare_set_timeout, NULL, NULL);
     object_class_property_add(oc, "expired_scan_cycle", "uint32", compare_get_scan_cycle, compare_set_scan_cycle,
+                              NULL, NULL);
+    object_class_property_add(oc, "peer_timeout", "uint64", compare_get_peer_timeout, compare_set_peer_timeout,
                               NULL, NULL);
     object_class_property_add(oc, "max_queue_size", "uint32", compare_get_queue_size, compare_set_queue_size,
                               NULL, NULL);

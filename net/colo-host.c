@@ -7,16 +7,37 @@
 #include "qemu/osdep.h"
 #include "net/colo-host.h"
 #include "net/colo/packet.h"
+#include "migration/ram.h"
 #include "net/queue.h"
 #include "qapi/error.h"
+#include "qapi/qapi-commands-yank.h"
 #include "qemu/error-report.h"
 #include "qom/object_interfaces.h"
+#include "sysemu/runstate.h"
 
 QEMU_BUILD_BUG_ON(COLO_FRAME_MAX != NET_BUFSIZE);
 
 bool colo_host_is_secondary(void)
 {
     return get_colo_mode() == COLO_MODE_SECONDARY;
+}
+
+uint64_t colo_host_headway(void)
+{
+    return qatomic_read(&ram_counters.transferred);
+}
+
+bool colo_host_guest_is_held(void)
+{
+    return runstate_check(RUN_STATE_COLO) || runstate_check(RUN_STATE_FINISH_MIGRATE);
+}
+
+void colo_host_end_wait(void)
+{
+    YankInstance migration = { .type = YANK_INSTANCE_TYPE_MIGRATION };
+    YankInstanceList list = { .value = &migration };
+
+    qmp_yank(&list, NULL);      /* it fails if there is no connection: then nobody waits */
 }
 
 static void (*host_complete)(UserCreatable *uc, Error **errp);

@@ -5,15 +5,21 @@
  *
  * Theory of operation
  *
- * A link never waits.  What is sent goes into an outbox; a flush writes all of it with one call, and if the chardev does not
- * take everything, a watch goes on with it later.  Whoever sends looks at the outbox's size and decides what to do when it
- * grows.  A connection that breaks in the middle of a packet begins anew with that packet.
+ * A link never waits.  What is sent goes into an outbox, which is written with one call before the link's thread goes to
+ * sleep: so all that one turn of its main loop has brought leaves at once, and no further turn is needed for that.  If the
+ * chardev does not take everything, a watch goes on with it later.  Whoever sends looks at the outbox's size and decides
+ * what to do when it grows.  A connection that breaks in the middle of a packet begins anew with that packet.
  *
  * Even a link that is only written to reads, and throws away what comes: the end of a connection shows
  * in reading first.
+ *
+ * With Nagle's algorithm a socket would keep a packet back until the peer's delayed acknowledgement of the one before, for
+ * 40 ms or more; there is nothing to wait for, so it is switched off.
  */
 
 #include "qemu/osdep.h"
+#include "chardev/char-socket.h"
+#include "io/channel.h"
 #include "net/colo-link.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
@@ -45,6 +51,47 @@ static gboolean watch_ready(void *do_not_use, GIOCondition condition, void *opaq
     return G_SOURCE_REMOVE;
 }
 
+/* Writes what has been sent, before the thread sleeps. */
+typedef struct {
+    GSource parent;
+    ColoLink *link;
+} LinkFlusher;
+
+static gboolean flusher_prepare(GSource *source, gint *timeout)
+{
+    colo_link_flush(((LinkFlusher *)source)->link);
+    *timeout = -1;
+    return FALSE;
+}
+
+static gboolean flusher_dispatch(GSource *source, GSourceFunc callback, gpointer opaque)
+{
+    return G_SOURCE_CONTINUE;
+}
+
+static GSourceFuncs flusher_funcs = {
+    .prepare = flusher_prepare,
+    .dispatch = flusher_dispatch,
+};
+
+static void flusher_start(ColoLink *link)
+{
+    link->flusher = g_source_new(&flusher_funcs, sizeof(LinkFlusher));
+    ((LinkFlusher *)link->flusher)->link = link;
+    /* Before anybody is asked whether there is room. */
+    g_source_set_priority(link->flusher, G_PRIORITY_HIGH);
+    g_source_attach(link->flusher, link->context);
+}
+
+static void flusher_end(ColoLink *link)
+{
+    if (link->flusher) {
+        g_source_destroy(link->flusher);
+        g_source_unref(link->flusher);
+        link->flusher = NULL;
+    }
+}
+
 static int link_can_read(void *opaque)
 {
     ColoLink *link = opaque;
@@ -73,6 +120,16 @@ static void link_read(void *opaque, const uint8_t *bytes, int len)
     }
 }
 
+/* What is written leaves at once, whatever the chardev's `nodelay` says. */
+static void link_set_nodelay(ColoLink *link)
+{
+    Chardev *chr = qemu_chr_fe_get_driver(&link->chr);
+
+    if (object_dynamic_cast(OBJECT(chr), TYPE_CHARDEV_SOCKET) && SOCKET_CHARDEV(chr)->ioc) {
+        qio_channel_set_delay(SOCKET_CHARDEV(chr)->ioc, false);
+    }
+}
+
 static void link_event(void *opaque, QEMUChrEvent event)
 {
     ColoLink *link = opaque;
@@ -90,6 +147,7 @@ static void link_event(void *opaque, QEMUChrEvent event)
         link->ops->connected(connected, link->opaque);
     }
     if (connected) {
+        link_set_nodelay(link);
         colo_link_flush(link);
     }
 }
@@ -128,6 +186,7 @@ void colo_link_start(ColoLink *link, const ColoLinkOps *ops, void *opaque, GMain
     link->ops = ops;
     link->opaque = opaque;
     link->context = context;
+    flusher_start(link);
     qemu_chr_fe_set_handlers(&link->chr, link_can_read, link_read, link_event, NULL, link, context, true);
 }
 
@@ -142,6 +201,7 @@ void colo_link_stop(ColoLink *link)
 {
     if (link->open) {
         watch_end(link);
+        flusher_end(link);
         qemu_chr_fe_set_handlers(&link->chr, NULL, NULL, NULL, NULL, NULL, NULL, true);
         colo_link_cut(link);
         link->connected = false;
@@ -164,6 +224,9 @@ void colo_link_send(ColoLink *link, const struct iovec *iov, int iovcnt, uint32_
     size_t size = iov_size(iov, iovcnt);
 
     iov_to_buf(iov, iovcnt, 0, colo_outbox_append(&link->outbox, size, vnet_len), size);
+    if (!g_main_context_is_owner(link->context ?: g_main_context_default())) {
+        g_main_context_wakeup(link->context);       /* a vCPU: the main loop may be asleep */
+    }
 }
 
 void colo_link_flush(ColoLink *link)

@@ -35,6 +35,7 @@ typedef struct ColoLink {
     bool connected;
     ColoWireReader *reader;
     ColoOutbox outbox;
+    GSource *flusher;           /* writes before the thread sleeps */
     guint watch;                /* waits until the chardev takes more; 0: none */
 } ColoLink;
 
@@ -62,10 +63,13 @@ void colo_link_stop(ColoLink *link);
 /* Gives the chardev back.  Main thread; after colo_link_stop(), or if never started.  Safe on a link never opened. */
 void colo_link_close(ColoLink *link);
 
-/* Queues a packet; colo_link_flush() writes. */
+/*
+ * Queues a packet, which is written before the link's thread sleeps next.  A link of the main loop's may be sent to
+ * by whoever holds the big lock.
+ */
 void colo_link_send(ColoLink *link, const struct iovec *iov, int iovcnt, uint32_t vnet_len);
 
-/* Writes as much as the chardev takes, never waiting; the rest follows by itself. */
+/* Writes as much as the chardev takes now, never waiting; the rest follows by itself. */
 void colo_link_flush(ColoLink *link);
 
 #endif /* NET_COLO_LINK_H */

@@ -84,6 +84,8 @@ static void print_compare(Monitor *mon, const ColoProxyCompareInfo *info)
     print_count(mon, "discarded", info->discarded);
     monitor_printf(mon, "  %-22s %12" PRIu32 " packets %16" PRIu64 " bytes, at most %" PRIu32 " packets\n", "held",
                    info->held, info->held_bytes, info->held_max);
+    monitor_printf(mon, "  %-22s %12.3f ms p50 %12.3f ms p99 %12.3f ms at most\n", "held for",
+                   info->hold_times->p50 * 1e-6, info->hold_times->p99 * 1e-6, info->hold_times->max * 1e-6);
     monitor_printf(mon, "  %-22s %12" PRIu32 " packets\n", "pending", info->pending);
     monitor_printf(mon, "  %-22s %12" PRIu64 " bytes\n", "queued", info->queued);
     monitor_printf(mon, "  %-22s %12" PRIu32 "\n", "flows", info->flows);
@@ -93,7 +95,21 @@ static void print_compare(Monitor *mon, const ColoProxyCompareInfo *info)
                        e->value->count);
     }
     if (info->last_flow) {
-        monitor_printf(mon, "  last: %s in %s\n", ColoDivergenceReason_str(info->last_reason), info->last_flow);
+        monitor_printf(mon, "  last: %s in %s", ColoDivergenceReason_str(info->last_reason), info->last_flow);
+        if (info->has_last_offset) {
+            monitor_printf(mon, " at byte %" PRIu32, info->last_offset);
+        }
+        monitor_printf(mon, ", %.1f s ago\n", info->last_ago * 1e-3);
+    }
+}
+
+static void print_state(Monitor *mon, const ColoProxyCompareInfo *info)
+{
+    monitor_printf(mon, ": %s", info->comparing ? "comparing" : "passing through");
+    if (info->has_secondary_lost) {
+        monitor_printf(mon, ", the secondary is lost (%s)", ColoPeerLostReason_str(info->secondary_lost));
+    } else if (!info->secondary_connected) {
+        monitor_printf(mon, ", no secondary is connected");
     }
 }
 
@@ -106,7 +122,7 @@ void hmp_info_colo_proxy(Monitor *mon, const QDict *qdict)
 
         monitor_printf(mon, "%s '%s'", ColoProxyType_str(info->type), info->id);
         if (info->type == COLO_PROXY_TYPE_COLO_COMPARE) {
-            monitor_printf(mon, ": %s", info->u.colo_compare.comparing ? "comparing" : "passing through");
+            print_state(mon, &info->u.colo_compare);
         }
         monitor_printf(mon, "\n");
         switch (info->type) {

@@ -5,8 +5,7 @@
  *
  * Theory of operation
  *
- * Every packet goes on as if the filter were not there; a copy goes into the link's outbox, which a bottom half empties
- * with one write for all that one turn of the main loop has brought.  The mirror never waits for whoever
+ * Every packet goes on as if the filter were not there; a copy is sent over the link.  The mirror never waits for whoever
  * reads: while nobody does, or while the reader is too far behind, packets are not mirrored, which is said
  * once and counted.  (A secondary that misses input makes up for it as for a loss on the network.)
  */
@@ -19,7 +18,6 @@
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "qemu/iov.h"
-#include "qemu/main-loop.h"
 #include "qom/object.h"
 
 #define TYPE_FILTER_MIRROR "filter-mirror"
@@ -33,7 +31,6 @@ struct FilterMirror {
     char *outdev;
     bool vnet_hdr;
     ColoLink out;
-    QEMUBH *flush_bh;
     bool complained;            /* that nobody reads, or not fast enough */
     ColoCount in;
     ColoCount mirrored;
@@ -54,13 +51,6 @@ static void filter_mirror_connected(bool connected, void *opaque)
 static const ColoLinkOps filter_mirror_link_ops = {
     .connected = filter_mirror_connected,
 };
-
-static void filter_mirror_flush(void *opaque)
-{
-    FilterMirror *s = opaque;
-
-    colo_link_flush(&s->out);
-}
 
 static void filter_mirror_complain(FilterMirror *s, const char *why)
 {
@@ -90,7 +80,6 @@ static ssize_t filter_mirror_receive_iov(NetFilterState *nf, NetClientState *sen
     } else {
         colo_link_send(&s->out, iov, iovcnt, vnet_len);
         colo_count(&s->mirrored, size);
-        qemu_bh_schedule(s->flush_bh);
     }
     return 0;
 }
@@ -108,7 +97,6 @@ static void filter_mirror_setup(NetFilterState *nf, Error **errp)
         !colo_link_open(&s->out, OBJECT(s), "outdev", s->outdev, s->vnet_hdr, s->vnet_hdr, errp)) {
         return;
     }
-    s->flush_bh = qemu_bh_new(filter_mirror_flush, s);
     colo_link_start(&s->out, &filter_mirror_link_ops, s, NULL);
 }
 
@@ -116,10 +104,7 @@ static void filter_mirror_cleanup(NetFilterState *nf)
 {
     FilterMirror *s = FILTER_MIRROR(nf);
 
-    if (s->flush_bh) {
-        qemu_bh_delete(s->flush_bh);
-        colo_link_flush(&s->out);
-    }
+    colo_link_flush(&s->out);
     colo_link_stop(&s->out);
     colo_link_close(&s->out);
 }

@@ -5,10 +5,8 @@
  *
  * Theory of operation
  *
- * With `outdev`, packets of the filter's direction leave the filter chain for the chardev: they go into the link's
- * outbox, which a bottom half empties with one write for all that one turn of the main loop has
- * brought.  While nobody reads the chardev they go on through the chain instead, those that still wait in the outbox
- * first; but a secondary's output goes nowhere then, since no network may see it before a failover.  What waits
+ * With `outdev`, packets of the filter's direction leave the filter chain for the chardev.  While nobody reads it
+ * they go on through the chain instead, those that still wait in the link's outbox first; but a secondary's output goes nowhere then, since no network may see it before a failover.  What waits
  * at a failover is passed on: the client has not had it.
  *
  * With `indev`, what comes from the chardev goes on through the chain as if the netdev or the guest had sent it.  It
@@ -53,7 +51,7 @@ struct FilterRedirector {
     bool vnet_hdr;
     ColoLink in;
     ColoLink out;
-    QEMUBH *out_bh;
+    QEMUBH *lost_bh;
     VMChangeStateEntry *vm_state;
     bool complained;            /* that the reader does not keep up */
     ColoCount input;
@@ -125,13 +123,12 @@ static void redirector_fail_over(FilterRedirector *s)
     redirector_release_all(s);
 }
 
-static void redirector_out(void *opaque)
+/* Nobody reads any more: not while a packet is being sent, but soon after. */
+static void redirector_out_lost(void *opaque)
 {
     FilterRedirector *s = opaque;
 
-    if (s->out.connected) {
-        colo_link_flush(&s->out);
-    } else if (!colo_host_is_secondary()) {
+    if (!s->out.connected && !colo_host_is_secondary()) {
         redirector_release_all(s);
     }
 }
@@ -141,12 +138,22 @@ static void redirector_out_connected(bool connected, void *opaque)
     FilterRedirector *s = opaque;
 
     s->complained = false;
-    qemu_bh_schedule(s->out_bh);
+    if (!connected) {
+        qemu_bh_schedule(s->lost_bh);
+    }
 }
 
 static const ColoLinkOps redirector_out_ops = {
     .connected = redirector_out_connected,
 };
+
+static void redirector_send(FilterRedirector *s, const struct iovec *iov, int iovcnt, uint32_t vnet_len)
+{
+    colo_link_send(&s->out, iov, iovcnt, vnet_len);
+    if (!s->out.connected) {
+        qemu_bh_schedule(s->lost_bh);
+    }
+}
 
 static void redirector_mark_epoch(FilterRedirector *s)
 {
@@ -154,8 +161,7 @@ static void redirector_mark_epoch(FilterRedirector *s)
     struct iovec iov = { .iov_base = mark, .iov_len = sizeof(mark) };
 
     colo_epoch_mark(mark);
-    colo_link_send(&s->out, &iov, 1, 0);
-    qemu_bh_schedule(s->out_bh);
+    redirector_send(s, &iov, 1, 0);
 }
 
 /* True for a guest's frame that passes itself off as a mark. */
@@ -202,9 +208,8 @@ static ssize_t redirector_receive_iov(NetFilterState *nf, NetClientState *sender
         colo_count(&s->discarded, size);
         return size;
     }
-    colo_link_send(&s->out, iov, iovcnt, vnet_len);
+    redirector_send(s, iov, iovcnt, vnet_len);
     colo_count(&s->redirected, size);
-    qemu_bh_schedule(s->out_bh);
     return size;
 }
 
@@ -299,7 +304,7 @@ static void redirector_setup(NetFilterState *nf, Error **errp)
         colo_link_close(&s->in);
         return;
     }
-    s->out_bh = qemu_bh_new(redirector_out, s);
+    s->lost_bh = qemu_bh_new(redirector_out_lost, s);
     s->vm_state = qemu_add_vm_change_state_handler(redirector_vm_state, s);
     if (s->indev) {
         colo_link_start(&s->in, &redirector_in_ops, s, NULL);
@@ -313,13 +318,13 @@ static void redirector_cleanup(NetFilterState *nf)
 {
     FilterRedirector *s = FILTER_REDIRECTOR(nf);
 
-    if (s->out_bh) {
+    if (s->lost_bh) {
         colo_link_stop(&s->in);
         colo_link_stop(&s->out);
         redirector_release_all(s);
         qemu_del_vm_change_state_handler(s->vm_state);
-        qemu_bh_delete(s->out_bh);
-        s->out_bh = NULL;
+        qemu_bh_delete(s->lost_bh);
+        s->lost_bh = NULL;
     }
     colo_link_close(&s->in);
     colo_link_close(&s->out);

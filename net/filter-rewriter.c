@@ -77,7 +77,7 @@ static ssize_t rewriter_receive_iov(NetFilterState *nf, NetClientState *sender, 
         rewriter_pass_ready(s);
     }
     rewrite = colo_rewriter_look(s->rewriter, direction, &p, qemu_clock_get_ns(QEMU_CLOCK_REALTIME));
-    if (direction == COLO_FROM_GUEST) {
+    if (direction == COLO_FROM_GUEST && colo_rewriter_has_ready(s->rewriter)) {
         qemu_bh_schedule(s->bh);    /* the guest is sending: not now */
     }
     if (rewrite.kind == COLO_REWRITE_WAIT) {

@@ -16,6 +16,17 @@
 /* True while this QEMU's guest is a secondary: what it sends must not reach a network. */
 bool colo_host_is_secondary(void);
 
+/*
+ * Grows while the frame gets on with a checkpoint or the migration before it, by what it has sent.  Any thread.
+ */
+uint64_t colo_host_headway(void);
+
+/* True while the frame has the guest stopped.  Any thread. */
+bool colo_host_guest_is_held(void);
+
+/* Breaks the frame's connection to the other node, so that it waits no more for a word from there.  Any thread. */
+void colo_host_end_wait(void);
+
 /* Makes a class of filters refuse what is wrong with `netdev` and `position` in words that name the object. */
 void colo_host_filter_class_init(ObjectClass *oc);
 

@@ -21,6 +21,8 @@ typedef struct {
     uint32_t primary_isn;
     uint32_t primary_end;           /* behind the last unit that the primary has been let send */
     uint32_t primary_ack;           /* highest acknowledgement that the primary has been let send */
+    uint32_t primary_edge;          /* behind the last position that the primary has allowed the client to send */
+    uint32_t secondary_edge;        /* the same of the secondary */
     uint32_t primary_rst;           /* sequence number of the last RST that the primary has been let send */
     uint32_t primary_rst_ack;       /* and its acknowledgement */
     uint32_t secondary_isn;         /* in the secondary's own space */
@@ -30,10 +32,14 @@ typedef struct {
     uint64_t said;                  /* what has left, in the history */
     ColoPacket *frontier;           /* first held packet that is not wholly compared */
     uint8_t secondary_probe;        /* its last repetition of the byte before `next` */
+    uint8_t window_scale;           /* of both sides, whose SYNs have the same options */
     bool next_set : 1;
     bool primary_isn_set : 1;
     bool primary_end_set : 1;
     bool primary_ack_set : 1;
+    bool primary_edge_set : 1;
+    bool secondary_edge_set : 1;
+    bool window_scale_set : 1;
     bool primary_rst_set : 1;
     bool primary_rst_acks : 1;      /* and that it carried an ACK */
     bool secondary_isn_set : 1;
@@ -81,7 +87,9 @@ struct ColoComparator {
     void *opaque;
     bool comparing;
     bool asked;                     /* for a checkpoint, in this epoch */
+    bool secondary_away;            /* its connection has ended */
     uint32_t epoch;
+    int64_t now;                    /* ns, as the caller has said last */
     bool marks_epochs[COLO_SIDES];  /* the side says where its epochs begin */
     int32_t epochs_behind[COLO_SIDES];      /* how many such marks are still to come, if it is one that does */
     bool secondary_early;           /* its mark has come before the word of the checkpoint */
@@ -110,8 +118,11 @@ void colo_compare_drop(ColoComparator *c, ColoCompareFlow *f, ColoSide side, Col
 /* Counts the secondary's @p as done with, part by part. */
 void colo_compare_discard(ColoComparator *c, const ColoPacket *p);
 
-/* The sides differ in @f. */
+/* The sides differ in @f; if it is a stream, at `next`. */
 void colo_compare_diverged(ColoComparator *c, ColoReason reason, const ColoCompareFlow *f);
+
+/* The sides differ in the stream @f, at position @seq. */
+void colo_compare_diverged_at(ColoComparator *c, ColoReason reason, const ColoCompareFlow *f, uint32_t seq);
 
 /* The first packet of @f may be cut at the end of the batch. */
 void colo_compare_later(ColoComparator *c, ColoCompareFlow *f);

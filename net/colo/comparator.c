@@ -24,6 +24,9 @@
  * aside, and no more is read, until it is.  A flow learns of a new epoch when it is next touched; its base is then what the
  * primary has sent, for that is what the checkpoint contained.
  *
+ * Time is what the caller has said last.  A checkpoint is preceded by silence, for the guests stand still; so it brings the time
+ * itself, or what it lets go would seem to have been held for less than it was.
+ *
  * Load.  A side that is too far ahead is not read (colo_comparator_may_read).  If that comes to hold for both sides, they wait for
  * each other across flows; a checkpoint settles it.
  */
@@ -158,6 +161,7 @@ ColoPacket *colo_compare_hold(ColoComparator *c, ColoCompareFlow *f, ColoSide si
     }
     if (side == COLO_PRIMARY) {
         c->stats.held_max = MAX(c->stats.held_max, c->stats.held[side]);
+        c->stats.held_bytes_max = MAX(c->stats.held_bytes_max, c->stats.held_bytes[side]);
     }
     return copy;
 }
@@ -191,14 +195,23 @@ void colo_compare_drop(ColoComparator *c, ColoCompareFlow *f, ColoSide side, Col
     end_hold(c, p);
 }
 
+static void release_frame(ColoComparator *c, const ColoPacket *p)
+{
+    colo_count(&c->stats.released, p->size);
+    if (c->comparing) {
+        colo_histogram_add(&c->stats.held_times, c->now - p->arrival);
+    }
+    c->ops->release(p->data, p->size, p->vnet_len, c->opaque);
+}
+
 static void release(ColoComparator *c, const ColoPacket *p)
 {
-    for (const ColoPacket *part = p->parts; part; part = part->next) {
-        release(c, part);
-    }
     if (!p->parts) {
-        colo_count(&c->stats.released, p->size);
-        c->ops->release(p->data, p->size, p->vnet_len, c->opaque);
+        release_frame(c, p);
+        return;
+    }
+    for (const ColoPacket *part = p->parts; part; part = part->next) {
+        release_frame(c, part);
     }
 }
 
@@ -305,8 +318,9 @@ void colo_comparator_free(ColoComparator *c)
     }
 }
 
-void colo_comparator_set_comparing(ColoComparator *c, bool comparing)
+void colo_comparator_set_comparing(ColoComparator *c, bool comparing, int64_t now)
 {
+    c->now = now;
     if (c->comparing == comparing) {
         return;
     }
@@ -334,28 +348,41 @@ void colo_comparator_set_timeout(ColoComparator *c, int64_t timeout)
 
 /* Divergence */
 
-static void ask(ColoComparator *c, ColoReason reason, const ColoFlowKey *key)
+void colo_compare_diverged_at(ColoComparator *c, ColoReason reason, const ColoCompareFlow *f, uint32_t seq)
 {
+    const ColoTcp *t = &f->tcp;
+    ColoComparatorStats *stats = &c->stats;
+
     if (c->asked || !c->comparing) {
         return;
     }
     c->asked = true;
-    c->stats.diverged[reason]++;
-    c->stats.last_reason = reason;
-    c->stats.last_flow = *key;
-    c->ops->diverged(reason, key, c->opaque);
+    stats->diverged[reason]++;
+    stats->last_reason = reason;
+    stats->last_flow = f->flow.key;
+    stats->last_offset_set = t->primary_isn_set;
+    stats->last_offset = t->primary_isn_set && seq != t->primary_isn ? seq - t->primary_isn - 1 : 0;
+    stats->last_at = c->now;
+    c->ops->diverged(reason, &f->flow.key, c->opaque);
 }
 
 void colo_compare_diverged(ColoComparator *c, ColoReason reason, const ColoCompareFlow *f)
 {
-    ask(c, reason, &f->flow.key);
+    colo_compare_diverged_at(c, reason, f, f->tcp.next);
 }
 
-void colo_comparator_peer_lost(ColoComparator *c)
+void colo_comparator_peer_lost(ColoComparator *c, int64_t now)
 {
-    static const ColoFlowKey none;
+    static const ColoCompareFlow none;
 
-    ask(c, COLO_REASON_PEER_LOST, &none);
+    c->now = now;
+    c->secondary_away = true;
+    colo_compare_diverged(c, COLO_REASON_PEER_LOST, &none);
+}
+
+bool colo_comparator_has_asked(const ColoComparator *c)
+{
+    return c->asked;
 }
 
 /* Packets */
@@ -443,6 +470,7 @@ void colo_comparator_packet(ColoComparator *c, ColoSide side, const uint8_t *fra
 {
     ColoPacket p;
 
+    c->now = now;
     colo_count(&c->stats.in[side], size);
     colo_packet_parse(&p, frame, size, vnet_len);
     p.arrival = now;
@@ -499,8 +527,9 @@ static void take_early(ColoComparator *c)
     }
 }
 
-void colo_comparator_checkpoint(ColoComparator *c)
+void colo_comparator_checkpoint(ColoComparator *c, int64_t now)
 {
+    c->now = now;
     settle(c);
     c->stats.checkpoints++;
     c->epochs_behind[COLO_PRIMARY]++;
@@ -508,10 +537,11 @@ void colo_comparator_checkpoint(ColoComparator *c)
     take_early(c);
 }
 
-void colo_comparator_epoch(ColoComparator *c, ColoSide side)
+void colo_comparator_epoch(ColoComparator *c, ColoSide side, int64_t now)
 {
     bool first = !c->marks_epochs[side];
 
+    c->now = now;
     c->marks_epochs[side] = true;
     if (first && c->epochs_behind[side] >= 0) {
         /* Of the beginning.  What came before it is older still; since then as many checkpoints have been told of. */
@@ -536,10 +566,17 @@ void colo_comparator_reconnected(ColoComparator *c, ColoSide side)
     c->epochs_behind[side] = -1;        /* the first mark will be that of the next checkpoint */
     if (side == COLO_SECONDARY) {
         drop_early(c);
+        c->secondary_away = false;
     }
 }
 
 /* Time */
+
+/* How long the primary's packets may wait for the secondary's. */
+static int64_t patience(const ColoComparator *c)
+{
+    return c->secondary_away ? 0 : c->config.timeout;
+}
 
 int64_t colo_comparator_deadline(const ColoComparator *c)
 {
@@ -548,7 +585,7 @@ int64_t colo_comparator_deadline(const ColoComparator *c)
     int64_t deadline = alone ? alone->arrival + c->config.timeout : INT64_MAX;
 
     if (oldest && !c->asked) {
-        deadline = MIN(deadline, MIN(oldest->arrival + c->config.timeout, c->suspect_at));
+        deadline = MIN(deadline, MIN(oldest->arrival + patience(c), c->suspect_at));
     }
     return deadline;
 }
@@ -577,11 +614,12 @@ void colo_comparator_tick(ColoComparator *c, int64_t now)
 {
     ColoPacket *p = c->held[COLO_PRIMARY].oldest;
 
-    if (p && p->arrival + c->config.timeout <= now) {
+    c->now = now;
+    if (p && p->arrival + patience(c) <= now) {
         const ColoCompareFlow *f = (const ColoCompareFlow *)p->flow;
         bool ack = p->class == COLO_CLASS_TCP && colo_compare_tcp_waits_for_ack(f, p);
 
-        colo_compare_diverged(c, ack ? COLO_REASON_ACK : COLO_REASON_TIMEOUT, f);
+        colo_compare_diverged(c, c->secondary_away ? COLO_REASON_PEER_LOST : ack ? COLO_REASON_ACK : COLO_REASON_TIMEOUT, f);
     }
     if (c->suspect_at <= now) {
         check_suspects(c, now);

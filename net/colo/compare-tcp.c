@@ -18,6 +18,11 @@
  * Acknowledgements are not packets to be paired.  How many a guest sends depends on its timers; what the client learns from
  * them is one number.  The primary's go up to the highest the secondary has made; the secondary's are noted.
  *
+ * Windows.  The client may send up to where both sides allow it, or the slower one has to throw away what it has no room for,
+ * and only the client's timer repeats that.  So a window of the primary's that goes beyond the secondary's is told only as far
+ * as that one goes.  The primary may have nothing further to say that would tell the rest: so an acknowledgement that would
+ * leave the client next to nothing to send waits until the secondary has room, unless something comes behind it.
+ *
  * Order.  Packets leave in the order in which the primary sent them, but for one: a repetition of what has left
  * overtakes what is held.  It must: if the client lost the first copy, the secondary may not send on before the
  * client has acknowledged it, and what is held waits for the secondary.
@@ -45,6 +50,15 @@
  * thousands that are under way.
  */
 #define PATIENCE (256 * 1024)
+
+/* An acknowledgement that allows the client to send so much need not wait for more (bytes): two full segments. */
+#define WINDOW_ENOUGH 2920
+
+/*
+ * Where the SYN was not seen, windows count for the most they may mean.  What the secondary has acknowledged beyond the primary
+ * counts for less then, so rather too little is told than too much.
+ */
+#define WINDOW_SCALE_UNKNOWN 14
 
 /* What two SYNs must have in common besides being one. */
 static uint64_t syn_options(const ColoComparator *c, const ColoPacket *p)
@@ -119,10 +133,22 @@ static bool is_probe(const ColoTcp *t, const ColoPacket *p)
     return p->payload_len == 1 && colo_packet_seq_len(p) == 1 && t->next_set && p->seq_end == t->next;
 }
 
-static bool differ(ColoComparator *c, const ColoCompareFlow *f, ColoReason reason)
+/* The primary's stream and what it is held against differ at position @seq. */
+static bool differ(ColoComparator *c, const ColoCompareFlow *f, ColoReason reason, uint32_t seq)
 {
-    colo_compare_diverged(c, reason, f);
+    colo_compare_diverged_at(c, reason, f, seq);
     return false;
+}
+
+/* The same for two runs of bytes from @seq on, of which not all are the same. */
+static bool differ_in_bytes(ColoComparator *c, const ColoCompareFlow *f, ColoRun a, ColoRun b, uint32_t seq)
+{
+    uint32_t same = 0;
+
+    while (a.bytes[same] == b.bytes[same]) {
+        same++;
+    }
+    return differ(c, f, COLO_REASON_PAYLOAD, seq + same);
 }
 
 /* What the primary has said at @seq before it said @p. */
@@ -147,7 +173,7 @@ static bool compare_syn_again(ColoComparator *c, const ColoCompareFlow *f, const
     uint64_t options = syn_options(c, p);
 
     return options == t->primary_options || (t->secondary_isn_set && options == t->secondary_options) ||
-           differ(c, f, COLO_REASON_OPTIONS);
+           differ(c, f, COLO_REASON_OPTIONS, p->seq);
 }
 
 /*
@@ -174,9 +200,9 @@ static bool compare_again(ColoComparator *c, const ColoCompareFlow *f, ColoPacke
             }
             len = 1;
         } else if (before.kind != ours.kind) {
-            return differ(c, f, before.kind == COLO_RUN_NONE ? COLO_REASON_PAYLOAD : COLO_REASON_FLAGS);
+            return differ(c, f, before.kind == COLO_RUN_NONE ? COLO_REASON_PAYLOAD : COLO_REASON_FLAGS, p->compared);
         } else if (ours.kind == COLO_RUN_BYTES && memcmp(ours.bytes, before.bytes, len) != 0) {
-            return differ(c, f, COLO_REASON_PAYLOAD);
+            return differ_in_bytes(c, f, ours, before, p->compared);
         }
         p->compared += len;
     }
@@ -196,11 +222,11 @@ static bool compare_syn(ColoComparator *c, ColoCompareFlow *f, const ColoPacket 
         return false;
     }
     if (t->secondary_syn_ack != !!(p->tcp_flags & COLO_TCP_ACK)) {
-        return differ(c, f, COLO_REASON_FLAGS);
+        return differ(c, f, COLO_REASON_FLAGS, p->seq);
     }
     options = syn_options(c, p);
     if (t->secondary_options != options) {
-        return differ(c, f, COLO_REASON_OPTIONS);
+        return differ(c, f, COLO_REASON_OPTIONS, p->seq);
     }
     t->primary_options = options;
     t->secondary_syn = false;
@@ -246,11 +272,11 @@ static bool compare(ColoComparator *c, ColoCompareFlow *f, ColoPacket *p)
                 return false;
             }
             if (theirs.kind != ours.kind) {
-                return differ(c, f, COLO_REASON_FLAGS);
+                return differ(c, f, COLO_REASON_FLAGS, t->next);
             }
             len = MIN(ours.len, theirs.len);
             if (ours.kind == COLO_RUN_BYTES && memcmp(ours.bytes, theirs.bytes, len) != 0) {
-                return differ(c, f, COLO_REASON_PAYLOAD);
+                return differ_in_bytes(c, f, ours, theirs, t->next);
             }
         }
         p->compared += len;
@@ -265,6 +291,31 @@ static bool repeats_rst(const ColoTcp *t, const ColoPacket *p)
            t->primary_rst_acks == !!(p->tcp_flags & COLO_TCP_ACK);
 }
 
+/* By how many bits the window of @p is scaled (RFC 7323, section 2.2: that of a SYN is not). */
+static uint32_t scale_of(const ColoTcp *t, const ColoPacket *p)
+{
+    return p->tcp_flags & COLO_TCP_SYN ? 0 : t->window_scale_set ? t->window_scale : WINDOW_SCALE_UNKNOWN;
+}
+
+/* Behind the last position that @p, which has an ACK, allows the client to send. */
+static uint32_t edge_of(const ColoTcp *t, const ColoPacket *p)
+{
+    return p->ack + ((uint32_t)colo_packet_window(p) << scale_of(t, p));
+}
+
+/* True if @p allows the client to send what the secondary has no room for. */
+static bool exceeds(const ColoTcp *t, const ColoPacket *p)
+{
+    return (p->tcp_flags & (COLO_TCP_ACK | COLO_TCP_SYN | COLO_TCP_RST)) == COLO_TCP_ACK && t->secondary_edge_set &&
+           !p->indivisible && colo_seq_after(edge_of(t, p), t->secondary_edge);
+}
+
+/* True if the client will have something to send after the acknowledged @p, whose window goes as far as the secondary's. */
+static bool leaves_room(const ColoTcp *t, const ColoPacket *p)
+{
+    return !exceeds(t, p) || t->secondary_edge - p->ack >= MIN(edge_of(t, p) - p->ack, WINDOW_ENOUGH);
+}
+
 /* True if the secondary stands by all of @p that is not a position of the stream. */
 static bool gate_is_open(const ColoTcp *t, const ColoPacket *p)
 {
@@ -274,7 +325,7 @@ static bool gate_is_open(const ColoTcp *t, const ColoPacket *p)
     if (p->tcp_flags & COLO_TCP_RST) {
         return repeats_rst(t, p) || (t->secondary_rst && acked);
     }
-    return acked;
+    return acked && (!has_no_units(p) || p->next || leaves_room(t, p));
 }
 
 bool colo_compare_tcp_waits_for_ack(const ColoCompareFlow *f, const ColoPacket *p)
@@ -288,6 +339,24 @@ static bool has_front(const ColoTcp *t, const ColoPacket *p)
     return !has_no_units(p) && !p->indivisible && p->compared != p->seq && p->compared != p->seq_end && gate_is_open(t, p);
 }
 
+/* Lets @p go, with a window that the secondary stands by. */
+static void release_granted(ColoComparator *c, ColoCompareFlow *f, const ColoPacket *p)
+{
+    ColoTcp *t = &f->tcp;
+    ColoPacket *narrowed;
+
+    if (!exceeds(t, p)) {
+        colo_compare_release(c, f, p);
+        return;
+    }
+    raise_to(&t->primary_edge, edge_of(t, p), t->primary_edge_set);
+    t->primary_edge_set = true;
+    narrowed = colo_packet_hold(p);
+    colo_packet_set_window(narrowed, (uint16_t)((t->secondary_edge - p->ack) >> scale_of(t, p)));
+    colo_compare_release(c, f, narrowed);
+    colo_packet_free(narrowed);
+}
+
 /* Lets the front of the held @p go, up to where it is compared. */
 static void release_front(ColoComparator *c, ColoCompareFlow *f, ColoPacket *p)
 {
@@ -298,7 +367,8 @@ static void release_front(ColoComparator *c, ColoCompareFlow *f, ColoPacket *p)
 
     c->stats.held_bytes[COLO_PRIMARY] -= before - p->size;
     colo_packet_parse(&front, head, size, p->vnet_len);
-    colo_compare_release(c, f, &front);
+    front.arrival = p->arrival;
+    release_granted(c, f, &front);
     g_free(head);
 }
 
@@ -325,7 +395,7 @@ static void advance_queue(ColoComparator *c, ColoCompareFlow *f)
     }
     while ((p = f->primary.head) && p != t->frontier && gate_is_open(t, p)) {
         colo_queue_remove(&f->primary, p);
-        colo_compare_release(c, f, p);
+        release_granted(c, f, p);
         if (p->held) {
             colo_compare_drop(c, f, COLO_PRIMARY, p);
         }
@@ -344,10 +414,12 @@ static void primary_opens(ColoComparator *c, ColoCompareFlow *f, const ColoPacke
     set_next(t, p->seq);
     t->primary_isn = p->seq;
     t->primary_isn_set = true;
-    t->primary_end_set = t->primary_ack_set = t->primary_rst_set = false;
+    t->primary_end_set = t->primary_ack_set = t->primary_edge_set = t->primary_rst_set = false;
+    t->window_scale = colo_packet_window_scale(p);
+    t->window_scale_set = true;
     t->said = 0;
     if (!t->secondary_syn) {
-        t->secondary_ack_set = false;
+        t->secondary_ack_set = t->secondary_edge_set = false;
         t->secondary_rst = false;
     }
     colo_flow_reopen(c->flows, &f->flow);
@@ -372,7 +444,7 @@ static void primary_packet_behind(ColoComparator *c, ColoCompareFlow *f, ColoPac
     ColoPacket *held;
 
     if (repeats && p->compared == p->seq_end && gate_is_open(t, p)) {
-        colo_compare_release(c, f, p);
+        release_granted(c, f, p);
         return;
     }
     held = colo_compare_hold(c, f, COLO_PRIMARY, p);
@@ -426,7 +498,7 @@ static void secondary_opens(ColoComparator *c, ColoCompareFlow *f, const ColoPac
     t->secondary_syn = true;
     t->secondary_syn_ack = p->tcp_flags & COLO_TCP_ACK;
     t->secondary_options = syn_options(c, p);
-    t->secondary_ack_set = false;
+    t->secondary_ack_set = t->secondary_edge_set = false;
     t->secondary_rst = false;
 }
 
@@ -449,6 +521,10 @@ static void secondary_packet(ColoComparator *c, ColoCompareFlow *f, ColoPacket *
     if (p->tcp_flags & COLO_TCP_ACK) {
         raise_to(&t->secondary_ack, p->ack, t->secondary_ack_set);
         t->secondary_ack_set = true;
+        if (!(p->tcp_flags & COLO_TCP_RST)) {
+            raise_to(&t->secondary_edge, edge_of(t, p), t->secondary_edge_set);
+            t->secondary_edge_set = true;
+        }
     }
 
     if (positioned && f->secondary.head) {
@@ -512,6 +588,8 @@ void colo_compare_tcp_released(ColoComparator *c, ColoCompareFlow *f, const Colo
         if (p->tcp_flags & COLO_TCP_ACK) {
             raise_to(&t->primary_ack, p->ack, t->primary_ack_set);
             t->primary_ack_set = true;
+            raise_to(&t->primary_edge, edge_of(t, p), t->primary_edge_set);
+            t->primary_edge_set = true;
         }
     }
     if (p->tcp_flags & (COLO_TCP_FIN | COLO_TCP_RST)) {
@@ -527,6 +605,8 @@ void colo_compare_tcp_rebase(ColoCompareFlow *f)
     t->next_set = t->primary_end_set;
     t->secondary_ack = t->primary_ack;
     t->secondary_ack_set = t->primary_ack_set;
+    t->secondary_edge = t->primary_edge;
+    t->secondary_edge_set = t->primary_edge_set;
     t->secondary_isn_set = false;
     t->secondary_syn = false;
     t->secondary_rst = false;
@@ -542,6 +622,8 @@ void colo_compare_tcp_extend_base(ColoCompareFlow *f)
     if (t->primary_ack_set) {
         raise_to(&t->secondary_ack, t->primary_ack, t->secondary_ack_set);
         t->secondary_ack_set = true;
+        raise_to(&t->secondary_edge, t->primary_edge, t->secondary_edge_set);
+        t->secondary_edge_set = true;
     }
     if (t->primary_isn_set && t->secondary_isn_set && t->secondary_isn == t->primary_isn) {
         t->secondary_syn = false;       /* it repeats the primary's own */

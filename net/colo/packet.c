@@ -46,9 +46,13 @@
 #define TCP_HEADER 20
 #define TCP_OPTION_END 0
 #define TCP_OPTION_NOP 1
+#define TCP_OPTION_WINDOW_SCALE 3
+#define TCP_OPTION_WINDOW_SCALE_LEN 3
+#define WINDOW_SCALE_MAX 14
 #define TCP_OPTION_TIMESTAMPS 8
 #define TCP_OPTION_TIMESTAMPS_LEN 10
-#define TCP_CHECKSUM 16             /* offsets of fields in the header */
+#define TCP_WINDOW 14               /* offsets of fields in the header */
+#define TCP_CHECKSUM 16
 #define TCP_URGENT 18
 #define UDP_HEADER 8
 
@@ -373,27 +377,72 @@ ColoRun colo_packet_run(const ColoPacket *p, uint32_t seq)
     return (ColoRun) { .kind = COLO_RUN_FIN, .len = 1 };
 }
 
+/*
+ * Finds the next option in the @len bytes at @options, from *@at on, which is moved behind it; *@at counts from there.
+ *
+ * Returns: where the option begins; @len if there is none, or nothing sensible.
+ */
+static uint32_t next_option(const uint8_t *options, uint32_t len, uint32_t *at)
+{
+    uint32_t begin = *at;
+
+    while (begin < len && options[begin] == TCP_OPTION_NOP) {
+        begin++;
+    }
+    if (len - begin < 2 || options[begin] == TCP_OPTION_END || options[begin + 1] < 2 ||
+        options[begin + 1] > len - begin) {
+        return len;
+    }
+    *at = begin + options[begin + 1];
+    return begin;
+}
+
 uint32_t colo_packet_tcp_options(const ColoPacket *p, uint8_t options[40])
 {
     uint32_t len = p->payload - p->l4 - TCP_HEADER;
-    uint32_t at = 0;
+    uint32_t begin;
 
     g_assert(p->class == COLO_CLASS_TCP && len <= 40);
     memcpy(options, p->data + p->l4 + TCP_HEADER, len);
-    while (at < len && options[at] != TCP_OPTION_END) {
-        if (options[at] == TCP_OPTION_NOP) {
-            at++;
-            continue;
+    for (uint32_t at = 0; (begin = next_option(options, len, &at)) < len;) {
+        if (options[begin] == TCP_OPTION_TIMESTAMPS && options[begin + 1] == TCP_OPTION_TIMESTAMPS_LEN) {
+            memset(options + begin + 2, 0, TCP_OPTION_TIMESTAMPS_LEN - 2);
         }
-        if (len - at < 2 || options[at + 1] < 2 || options[at + 1] > len - at) {
-            break;
-        }
-        if (options[at] == TCP_OPTION_TIMESTAMPS && options[at + 1] == TCP_OPTION_TIMESTAMPS_LEN) {
-            memset(options + at + 2, 0, TCP_OPTION_TIMESTAMPS_LEN - 2);
-        }
-        at += options[at + 1];
     }
     return len;
+}
+
+uint8_t colo_packet_window_scale(const ColoPacket *p)
+{
+    const uint8_t *options = p->data + p->l4 + TCP_HEADER;
+    uint32_t len = p->payload - p->l4 - TCP_HEADER;
+    uint32_t begin;
+
+    g_assert(p->class == COLO_CLASS_TCP);
+    for (uint32_t at = 0; (begin = next_option(options, len, &at)) < len;) {
+        if (options[begin] == TCP_OPTION_WINDOW_SCALE && options[begin + 1] == TCP_OPTION_WINDOW_SCALE_LEN) {
+            return MIN(options[begin + 2], WINDOW_SCALE_MAX);
+        }
+    }
+    return 0;
+}
+
+uint16_t colo_packet_window(const ColoPacket *p)
+{
+    g_assert(p->class == COLO_CLASS_TCP);
+    return colo_get_be16(p->data + p->l4 + TCP_WINDOW);
+}
+
+void colo_packet_set_window(ColoPacket *p, uint16_t window)
+{
+    uint8_t *tcp = p->data + p->l4;
+    uint32_t from = colo_get_be16(tcp + TCP_WINDOW);
+
+    g_assert(p->class == COLO_CLASS_TCP && p->held);
+    colo_put_be16(tcp + TCP_WINDOW, window);
+    if (!colo_packet_needs_csum(p)) {       /* else the field holds the sum of the pseudo-header, which has not changed */
+        colo_checksum_replace32(tcp + TCP_CHECKSUM, from, window);
+    }
 }
 
 /*

@@ -394,6 +394,11 @@ ColoPacket *colo_rewriter_ready(ColoRewriter *r)
     return p;
 }
 
+bool colo_rewriter_has_ready(const ColoRewriter *r)
+{
+    return r->ready.head;
+}
+
 void colo_rewriter_checkpoint(ColoRewriter *r)
 {
     if (!r->failed_over) {

@@ -12,30 +12,21 @@ import argparse
 import json
 import math
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Iterable, Sequence
 
-from . import build, chart
-from .machine import BUILD, ROOT, Failure, Progress, need, output_of, reporting, run_logged
+from . import build, chart, pairbench
+from .figures import (DIRECTORY, DOCUMENT, Figure, as_text, build_programs, columns, kept, look_for_others, program,
+                      update_document)
+from .machine import ROOT, Failure, Progress, output_of, reporting
 from .mends import MENDS
-
-PACKAGES = ["gcc", "meson", "ninja-build", "pkg-config", "libglib2.0-dev", "check", "libpcap-dev",
-            "valgrind"]
 
 EMULATOR = ["qemu-system-x86_64"]
 
-BUSY = 0.1                              # part of the machine that others may use without a word
-
-DIRECTORY = BUILD / "bench"             # where the results go
-PROGRAMS = BUILD / "core-bench"         # where meson builds tests/bench
-
-DOCUMENT = ROOT / "docs/measurements.rst"
 PICTURE = ROOT / "docs/bench-compare.svg"
 
 OURS, SHIPPED, MENDED, RELAY = "ours", "stock", "stock, mended", "relay"
@@ -59,26 +50,7 @@ CORE_GOALS = (("packets-64x1", "at least", 5e6), ("packets-64x1000", "at least",
               ("memory-idle-flow", "at most", 256.0), ("cost-ratio-keys", "at most", 1.1))
 
 
-# --------------------------------------------------------------- figures
-
-@dataclass
-class Figure:
-    """What the rounds showed."""
-
-    values: list[float] = field(default_factory=list)
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.values)
-
-    def text(self, form: str, scale: float = 1.0) -> str:
-        """Median (least..greatest)."""
-        shown = [f"{value * scale:{form}}" for value in (self.median, min(self.values), max(self.values))]
-        return f"{shown[0]} ({shown[1]}..{shown[2]})"
-
-    def as_json(self) -> dict:
-        return {"median": self.median, "min": min(self.values), "max": max(self.values), "rounds": self.values}
-
+# --------------------------------------------------------------- what is measured
 
 @dataclass(frozen=True)
 class Cell:
@@ -167,46 +139,6 @@ Core = dict[str, tuple[Figure, str]]
 
 # --------------------------------------------------------------- measuring
 
-def look_for_others(strict: bool) -> None:
-    """Whoever else uses the machine spoils the figures: say so, or refuse to go on."""
-    def idle_and_all() -> tuple[int, int]:
-        times = [int(text) for text in Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:]]
-        return times[3] + times[4], sum(times)
-
-    idle, total = idle_and_all()
-    time.sleep(0.5)
-    idle, total = (now - then for now, then in zip(idle_and_all(), (idle, total)))
-    busy = 1 - idle / total if total else 0.0
-    if busy > BUSY and strict:
-        raise Failure(f"the machine is {busy:.0%} busy with something else: figures for the documentation want it idle")
-    if busy > BUSY:
-        print(f"bench: the machine is {busy:.0%} busy with something else: these figures will be too low, and spread",
-              file=sys.stderr)
-
-
-def build_programs() -> None:
-    """The programs of tests/bench, compiled as QEMU is (-O2 -g)."""
-    need(PACKAGES)
-    if not (PROGRAMS / "build.ninja").exists():
-        run_logged(["meson", "setup", "--buildtype=debugoptimized", PROGRAMS, ROOT],
-                   BUILD / "log/core-bench.log", "configuring the benchmarks")
-    run_logged(["ninja", "-C", PROGRAMS, *(f"tests/bench/{name}" for name in
-                                           ("colo-bench-core", "colo-bench-load", "colo-bench-relay"))],
-               BUILD / "log/core-bench.log", "compiling the benchmarks", append=True)
-
-
-def program(name: str) -> Path:
-    return PROGRAMS / "tests/bench" / name
-
-
-def kept(emulator: Path, name: str) -> Path:
-    """A name of its own for the emulator: a build that ends while we measure puts another file in its place."""
-    link = DIRECTORY / name
-    link.unlink(missing_ok=True)
-    link.hardlink_to(emulator)
-    return link
-
-
 def subjects(series: str, emulator: Path | None) -> list[Subject]:
     if series not in MENDS:
         raise Failure(f"--series {series}: there are {', '.join(MENDS)}")
@@ -279,14 +211,6 @@ def measure_core(rounds: int, packets: int) -> Core:
 
 # --------------------------------------------------------------- telling
 
-def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The rows as an RST simple table; the first is the heading."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    rule = "  ".join("=" * width for width in widths)
-    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]
-    return [rule, lines[0], rule, *lines[1:], rule]
-
-
 def thousands(measured: Measured) -> str:
     figure = measured.rate
     return figure.text(".0f" if figure.median >= 100e3 else ".1f", 1e-3) + ("" if measured.released == 1 else " [*]")
@@ -355,24 +279,6 @@ def goal_table(chardevs: Chardevs, core: Core) -> dict[str, list[str]]:
     return {"What is to be reached": columns(rows)} if len(rows) > 1 else {}
 
 
-def as_text(tables: dict[str, list[str]], note: str) -> str:
-    return "\n".join([note, *(line for title, table in tables.items() for line in ("", title, *table))]) + "\n"
-
-
-def update_document(tables: dict[str, list[str]], note: str) -> None:
-    """Put the tables between the two marks of the document."""
-    begin, end = ".. compare: begin\n", ".. compare: end\n"
-    text = DOCUMENT.read_text(encoding="utf-8")
-    if begin not in text or end not in text:
-        raise Failure(f"{DOCUMENT.relative_to(ROOT)} lacks the lines '{begin.strip()}' and '{end.strip()}' "
-                      "that the tables belong between")
-    body = [note, ""]
-    for title, table in tables.items():
-        body += [f"{title}:", "", *table, ""]
-    head, rest = text.split(begin)
-    DOCUMENT.write_text(f"{head}{begin}\n" + "\n".join(body) + f"\n{end}{rest.split(end)[1]}", encoding="utf-8")
-
-
 def draw(results: Chardevs) -> str:
     """The picture: a panel for each payload, a group for each number of flows."""
     panels = []
@@ -403,7 +309,7 @@ def compare(arguments: argparse.Namespace) -> None:
     if arguments.quick:
         rounds, seconds, packets = 1, 0.1, CORE_PACKETS // 20
 
-    build_programs()
+    build_programs(["colo-bench-core", "colo-bench-load", "colo-bench-relay"])
     DIRECTORY.mkdir(parents=True, exist_ok=True)
     results: Chardevs = {}
     core: Core = {}
@@ -436,7 +342,7 @@ def compare(arguments: argparse.Namespace) -> None:
     if arguments.plot:
         arguments.plot.write_text(picture, encoding="utf-8")
     if arguments.update_docs:
-        update_document(tables, note)
+        update_document("compare", tables, note)
         PICTURE.write_text(picture, encoding="utf-8")
 
 
@@ -463,6 +369,7 @@ def parse_arguments() -> argparse.Namespace:
                          help=f"bring {DOCUMENT.relative_to(ROOT)} and {PICTURE.relative_to(ROOT)} up to date")
     command.add_argument("--series", default="7.2", help="the series of QEMU (default: %(default)s)")
     command.set_defaults(run=compare)
+    pairbench.add_command(commands)
     return parser.parse_args()
 
 

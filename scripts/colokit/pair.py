@@ -41,7 +41,10 @@ DEVICES = tuple(guest.NIC_MODULES)
 
 # "current" and "2016" are the command lines of QEMU's docs/COLO-FT.txt and of
 # the proxy's first documentation; "none" is one guest without any protection.
-USAGES = ("current", "2016", "none")
+# "twin" has both guests run on the same input, but nothing compared: the
+# primary's output leaves at once, the secondary's goes nowhere.  It protects
+# nothing; no scheme with two guests can be faster.
+USAGES = ("current", "2016", "none", "twin")
 
 # Both hosts of the documentation are this one.
 PRIMARY_HOST, SECONDARY_HOST = "127.0.0.1", "127.0.0.2"
@@ -303,6 +306,18 @@ class Pair:
         return sum("colo_send_message" in line and "'vmstate-loaded'" in line
                    for line in self.secondary.trace())
 
+    def pauses(self) -> list[float]:
+        """How long the primary's guest stood still for each checkpoint so far, in seconds."""
+        pauses, stopped = [], None
+        for line in self.primary.trace():
+            found = re.match(r"\d+@(\d+\.\d+):colo_vm_state_change .*'(\w+)' => '(\w+)'", line)
+            if found and found[3] == "stop":
+                stopped = float(found[1])
+            elif found and stopped is not None:
+                pauses.append(float(found[1]) - stopped)
+                stopped = None
+        return pauses
+
     def wait_checkpoints(self, count: int, timeout: float = 60.0) -> None:
         """Wait until that many have been loaded since the start."""
         def enough() -> bool:
@@ -358,6 +373,11 @@ class Pair:
 
 def _primary_objects(options: Options) -> list[str]:
     vnet = options.vnet_hdr
+    if options.usage == "twin":
+        return [
+            "-chardev", f"socket,id=mirror0,host=0.0.0.0,port={MIRROR_PORT},server=on,wait=off",
+            "-object", f"filter-mirror,id=m0,netdev=hn0,queue=tx,outdev=mirror0{vnet}",
+        ]
     old = options.usage == "2016"
     wait = "off" if old else "on"
     more = f",{options.compare}" if options.compare else ""
@@ -381,9 +401,11 @@ def _secondary_objects(options: Options) -> list[str]:
     vnet = options.vnet_hdr
     old = options.usage == "2016"
     reconnect = "" if old else ",reconnect=1"
+    output = "null,id=red1" if options.usage == "twin" else \
+             f"socket,id=red1,host={PRIMARY_HOST},port={COMPARE_PORT}{reconnect}"
     return [
         "-chardev", f"socket,id=red0,host={PRIMARY_HOST},port={MIRROR_PORT}{reconnect}",
-        "-chardev", f"socket,id=red1,host={PRIMARY_HOST},port={COMPARE_PORT}{reconnect}",
+        "-chardev", output,
         "-object", f"filter-redirector,id=f1,netdev=hn0,queue=tx,indev=red0{vnet}",
         "-object", f"filter-redirector,id=f2,netdev=hn0,queue=rx,outdev=red1{vnet}",
         *([] if old else ["-object", f"filter-rewriter,id=rew0,netdev=hn0,queue=all{vnet}"]),

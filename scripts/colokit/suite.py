@@ -111,23 +111,29 @@ def steps_7_2(root: Path) -> tuple[Step, ...]:
                        text="""\
 #
 # @active: when to compare packets (default: auto, with @notify_dev: on)
+#
+# @peer_timeout: the secondary is lost when a checkpoint is due and makes no
+#                headway for so long, in milliseconds. (default: 3000)
 """),
                 Replace("qapi/qom.json", "'iothread': 'str',", within=COMPARE_PROPERTIES,
                         text="'*iothread': 'str',"),
                 Replace("qapi/qom.json", "'*vnet_hdr_support': 'bool' }", within=COMPARE_PROPERTIES,
                         text="'*vnet_hdr_support': 'bool',\n"
-                             "            '*active': 'ColoCompareActive' }"),
+                             "            '*active': 'ColoCompareActive',\n"
+                             "            '*peer_timeout': 'uint64' }"),
             )),
         Step(
             name="options",
             reason="The manual and -help tell of what has changed about colo-compare.",
             edits=(
                 Replace("qemu-options.hx", "outdev=chardevid,iothread=id[",
-                        "outdev=chardevid[,iothread=id][,active=auto|on]["),
+                        "outdev=chardevid[,iothread=id][,active=auto|on][,peer_timeout=ms]["),
                 Insert("qemu-options.hx", "size depend on user environment.", text="""\
         Without iothread= the comparison runs in the main loop.
         Packets are compared while COLO is running and pass otherwise;
-        active=on compares them always.
+        active=on compares them always. When a checkpoint is due and makes
+        no headway for peer_timeout (default: 3000 ms), the secondary is
+        given up, and the primary goes on alone.
 """),
             )),
         Step(
@@ -156,6 +162,19 @@ SRST
     Show the counters of the COLO proxy's objects.
 ERST
 """),
+            )),
+        Step(
+            name="events",
+            reason="Of COLO_PROXY_DIVERGENCE at most one a second is sent for each object, however often "
+                   "they diverge.",
+            edits=(
+                Insert("monitor/monitor.c", "[QAPI_EVENT_VSERPORT_CHANGE]   = { 1000 * SCALE_MS },",
+                       "    [QAPI_EVENT_COLO_PROXY_DIVERGENCE] = { 1000 * SCALE_MS },\n"),
+                *(Replace("monitor/monitor.c", f"{state}->event == QAPI_EVENT_VSERPORT_CHANGE", within=function,
+                          text=f"{state}->event == QAPI_EVENT_VSERPORT_CHANGE ||\n"
+                               f"        {state}->event == QAPI_EVENT_COLO_PROXY_DIVERGENCE")
+                  for state, function in (("evstate", "qapi_event_throttle_hash(const void *key)"),
+                                          ("eva", "qapi_event_throttle_equal(const void *a, const void *b)"))),
             )),
     ]
     if qtests:

@@ -111,7 +111,7 @@ static void bench_init(Bench *b, uint32_t flows, uint32_t payload, uint32_t (*pi
     tcp[13] = COLO_TCP_ACK;
     memset(tcp + TCP, 'x', payload);
     b->comparator = colo_comparator_new(&config, &ops, b);
-    colo_comparator_set_comparing(b->comparator, true);
+    colo_comparator_set_comparing(b->comparator, true, b->now);
 }
 
 static void bench_end(Bench *b)

@@ -820,7 +820,7 @@ static void checkpoint(void)
     m.settling = true;
     m.epoch++;
     /* What an early secondary has said is compared with nothing yet: the primary's has all left. */
-    colo_comparator_checkpoint(m.c);
+    colo_comparator_checkpoint(m.c, m.now);
     m.settling = false;
     REQUIRE(!m.strict || !m.open, "%u are held still", m.open);
 }
@@ -833,7 +833,7 @@ static void set_comparing(bool comparing)
     TELL("comparing: %d", comparing);
     settle_model();
     m.settling = true;
-    colo_comparator_set_comparing(m.c, comparing);
+    colo_comparator_set_comparing(m.c, comparing, m.now);
     m.settling = false;
     m.comparing = comparing;
     REQUIRE(!m.strict || !m.open, "%u are held still", m.open);
@@ -865,7 +865,7 @@ static void mark(ColoSide side)
     }
     m.marks[side] = true;
     m.next_mark[side]++;
-    colo_comparator_epoch(m.c, side);
+    colo_comparator_epoch(m.c, side, m.now);
     REQUIRE(!m.strict || !m.settling || !m.open, "%u are held still", m.open);
     m.settling = false;
 }
@@ -1069,7 +1069,7 @@ static void control(Tape *tape)
         break;
     case 10:
         m.losing_peer = true;
-        colo_comparator_peer_lost(m.c);
+        colo_comparator_peer_lost(m.c, m.now);
         m.losing_peer = false;
         REQUIRE(m.asked || !m.comparing, "the peer is lost, and nobody asks");
         break;

@@ -10,10 +10,14 @@
  *   GET /                      a word of welcome
  *   GET /stream/SIZE[/SEED]    SIZE bytes that differ everywhere
  *   PUT or POST /upload        answers with the SHA-256 of the body, in hex
+ *   GET /random/SIZE           SIZE random bytes and then their FNV-1a (64 bits)
+ *                              in hex, which shows whether they are of one guest
+ *   GET /date                  the word of welcome, with a Date: as servers send
  * UDP port 7: echo.
  *
  * Two copies of the guest must give the same answers whenever they are asked:
- * no dates, no counters, nothing random.
+ * no dates, no counters, nothing random.  The exceptions are /random and
+ * /date, which are there to make the copies diverge.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -26,8 +30,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/types.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -35,6 +41,9 @@ enum {
     ECHO_PORT = 7,
     CHUNK = 64 * 1024,
     REQUEST_MAX = 4096,
+    HEADER_MAX = 160,
+    RANDOM_MAX = 1000000,
+    HASH_DIGITS = 16,
 };
 
 static void die(const char *what)
@@ -209,6 +218,33 @@ static void sha256_hex(Sha256 *sha, char hex[65])
     }
 }
 
+/* Random bytes. */
+static void random_fill(char *buf, size_t size)
+{
+    size_t at = 0;
+
+    while (at < size) {
+        ssize_t n = getrandom(buf + at, size - at, 0);
+
+        if (n > 0) {
+            at += n;
+        } else if (errno != EINTR) {
+            die("getrandom");
+        }
+    }
+}
+
+static uint64_t fnv1a(const char *buf, size_t size)
+{
+    uint64_t hash = 0xcbf29ce484222325u;
+    size_t i;
+
+    for (i = 0; i < size; i++) {
+        hash = (hash ^ (uint8_t)buf[i]) * 0x100000001b3u;
+    }
+    return hash;
+}
+
 /* HTTP. */
 typedef struct Connection {
     int fd;
@@ -216,26 +252,61 @@ typedef struct Connection {
     char buf[REQUEST_MAX + 1];
 } Connection;
 
-static bool answer(Connection *conn, const char *status, uint64_t length)
+static int write_header(char header[HEADER_MAX], uint64_t length)
 {
-    char head[160];
-    int n = snprintf(head, sizeof(head),
-                     "HTTP/1.1 %s\r\nContent-Length: %llu\r\n"
-                     "Content-Type: application/octet-stream\r\n\r\n",
-                     status, (unsigned long long)length);
+    return snprintf(header, HEADER_MAX,
+                    "HTTP/1.1 200 OK\r\nContent-Length: %llu\r\n"
+                    "Content-Type: application/octet-stream\r\n\r\n",
+                    (unsigned long long)length);
+}
 
-    return write_all(conn->fd, head, n);
+static bool answer_stream(Connection *conn, uint64_t seed, uint64_t size)
+{
+    char header[HEADER_MAX];
+
+    return write_all(conn->fd, header, write_header(header, size)) &&
+           content_write(conn->fd, seed, size);
+}
+
+/* In one piece: a small rest would wait for the client's acknowledgement. */
+static bool answer_random(Connection *conn, size_t size)
+{
+    static char all[HEADER_MAX + RANDOM_MAX + HASH_DIGITS + 1];
+    char *body = all + write_header(all, size + HASH_DIGITS);
+
+    random_fill(body, size);
+    snprintf(body + size, HASH_DIGITS + 1, "%016llx",
+             (unsigned long long)fnv1a(body, size));
+    return write_all(conn->fd, all, body + size + HASH_DIGITS - all);
+}
+
+/* With @fields, whole lines, in the header. */
+static bool answer_with(Connection *conn, const char *status,
+                        const char *fields, const char *text)
+{
+    char all[512];
+    int n = snprintf(all, sizeof(all),
+                     "HTTP/1.1 %s\r\n%sContent-Length: %zu\r\n"
+                     "Content-Type: text/plain\r\n\r\n%s",
+                     status, fields, strlen(text), text);
+
+    return write_all(conn->fd, all, n);
 }
 
 static bool answer_text(Connection *conn, const char *status, const char *text)
 {
-    char all[512];
-    int n = snprintf(all, sizeof(all),
-                     "HTTP/1.1 %s\r\nContent-Length: %zu\r\n"
-                     "Content-Type: text/plain\r\n\r\n%s",
-                     status, strlen(text), text);
+    return answer_with(conn, status, "", text);
+}
 
-    return write_all(conn->fd, all, n);
+/* The date as in RFC 9110, 5.6.7. */
+static bool answer_date(Connection *conn)
+{
+    char field[64];
+    time_t now = time(NULL);
+
+    strftime(field, sizeof(field), "Date: %a, %d %b %Y %H:%M:%S GMT\r\n",
+             gmtime(&now));
+    return answer_with(conn, "200 OK", field, "ready\n");
 }
 
 /* Reads until the blank line; returns the header's length, 0 at the end. */
@@ -328,8 +399,12 @@ static void serve_connection(int fd)
         if (strcmp(path, "/upload") == 0 && strcmp(method, "GET") != 0) {
             alive = receive_upload(&conn, length);
         } else if (sscanf(path, "/stream/%llu/%llu", &size, &seed) >= 1) {
-            alive = answer(&conn, "200 OK", size) &&
-                    content_write(fd, seed, size);
+            alive = answer_stream(&conn, seed, size);
+        } else if (sscanf(path, "/random/%llu", &size) == 1 &&
+                   size <= RANDOM_MAX) {
+            alive = answer_random(&conn, size);
+        } else if (strcmp(path, "/date") == 0) {
+            alive = answer_date(&conn);
         } else if (strcmp(path, "/") == 0) {
             alive = answer_text(&conn, "200 OK", "ready\n");
         } else {

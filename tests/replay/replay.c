@@ -341,7 +341,7 @@ static void checkpoint(Run *run)
 {
     run->checkpoint_at = INT64_MAX;
     run->leaving = LEFT_BY_CHECKPOINT;
-    colo_comparator_checkpoint(run->comparator);
+    colo_comparator_checkpoint(run->comparator, run->now);
     run->leaving = LEFT_COMPARED;
 }
 
@@ -434,7 +434,7 @@ static bool compare(Replay *replay, const ReplayOptions *options, GError **error
         memcpy(config.secret, secret, sizeof(secret));
         run.comparator = colo_comparator_new(&config, &comparator_ops, &run);
         run.rewriter = colo_rewriter_new(secret);
-        colo_comparator_set_comparing(run.comparator, true);
+        colo_comparator_set_comparing(run.comparator, true, run.now);
         while (step(&run)) {
         }
         replay->stats = *colo_comparator_stats(run.comparator);

@@ -169,7 +169,7 @@ static void happen(Bench *b)
         break;
     case EVENT_CHECKPOINT:
         b->settled = b->sent[COLO_SECONDARY] = b->sent[COLO_PRIMARY];
-        colo_comparator_checkpoint(b->comparator);
+        colo_comparator_checkpoint(b->comparator, 1);
         if (b->left != b->settled) {
             complain(b, "something is held after a checkpoint");
         }
@@ -202,7 +202,7 @@ static ColoComparator *comparator_new(Bench **bench)
     ColoComparatorConfig config = { .timeout = SECOND, .queue_size = 1024, .secret = "of no importance" };
     ColoComparator *c = colo_comparator_new(&config, &ops, bench);
 
-    colo_comparator_set_comparing(c, true);
+    colo_comparator_set_comparing(c, true, 1);
     return c;
 }
 

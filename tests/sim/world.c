@@ -320,7 +320,7 @@ static void comparator_takes(World *w, ColoSide side, Parcel *p)
 {
     if (p->mark) {
         world_trace(w, "comparator reads: the mark of the %s", w->guest[side].name);
-        colo_comparator_epoch(w->comparator, side);
+        colo_comparator_epoch(w->comparator, side, w->now);
     } else {
         trace_frame(w, side == COLO_PRIMARY ? "comparator reads P:" : "comparator reads S:", p->data, p->size,
                     p->vnet_len);
@@ -420,7 +420,7 @@ static void checkpoint_step(World *w)
         resume(w, COLO_SECONDARY);
         break;
     case CHECKPOINT_COMPARATOR_TOLD:
-        colo_comparator_checkpoint(w->comparator);
+        colo_comparator_checkpoint(w->comparator, w->now);
         checker_told(w->checker);
         w->outcome.checkpoints++;
         break;
@@ -842,10 +842,10 @@ Outcome world_run(uint64_t seed, uint32_t classes, FILE *trace)
     Outcome outcome;
 
     if (!setjmp(w->over)) {
-        colo_comparator_set_comparing(w->comparator, true);
+        colo_comparator_set_comparing(w->comparator, true, w->now);
         for (ColoSide side = COLO_PRIMARY; side < COLO_SIDES; side++) {
             w->running[side] = true;
-            colo_comparator_epoch(w->comparator, side);
+            colo_comparator_epoch(w->comparator, side, w->now);
         }
         run(w);
     }

@@ -28,6 +28,7 @@ static void on_diverged(ColoReason reason, const ColoFlowKey *flow, void *opaque
     rig->asked++;
     rig->reason = reason;
     rig->flow = *flow;
+    ck_assert_int_eq(colo_comparator_stats(rig->c)->last_at, rig->now);
     ck_assert_msg(++rig->asked_in_epoch == 1, "asked for a second checkpoint (%s) before the first was made",
                   colo_reason_name(reason));
 }
@@ -52,7 +53,7 @@ Rig *rig_new_at(int64_t now, uint32_t queue_size)
     rig->released = g_ptr_array_new_with_free_func(released_free);
     rig->c = colo_comparator_new(&config, &ops, rig);
     ck_assert(!colo_comparator_is_comparing(rig->c));
-    colo_comparator_set_comparing(rig->c, true);
+    colo_comparator_set_comparing(rig->c, true, rig->now);
     return rig;
 }
 
@@ -74,6 +75,9 @@ void rig_end_well(Rig *rig)
     rig_expect_asked(rig, 0, 0);
     ck_assert_uint_eq(rig_held(rig, COLO_PRIMARY), 0);
     ck_assert_uint_eq(rig_held(rig, COLO_SECONDARY), 0);
+    if (colo_comparator_is_comparing(rig->c)) {
+        ck_assert_uint_eq(colo_histogram_count(&colo_comparator_stats(rig->c)->held_times), rig->released->len);
+    }
     rig_free(rig);
 }
 
@@ -121,7 +125,7 @@ void rig_checkpoint(Rig *rig)
 {
     bool is_read = colo_comparator_may_read(rig->c, COLO_SECONDARY);
 
-    colo_comparator_checkpoint(rig->c);
+    colo_comparator_checkpoint(rig->c, rig->now);
     rig->asked_in_epoch = 0;
     ck_assert_uint_eq(rig_held(rig, COLO_PRIMARY), 0);
     ck_assert_uint_eq(colo_comparator_stats(rig->c)->held_bytes[COLO_PRIMARY], 0);
@@ -136,7 +140,7 @@ void rig_checkpoint(Rig *rig)
 
 void rig_epoch(Rig *rig, ColoSide side)
 {
-    colo_comparator_epoch(rig->c, side);
+    colo_comparator_epoch(rig->c, side, rig->now);
     check_always(rig);
 }
 

@@ -3,8 +3,8 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * The rig owns the clock.  After each call it checks what must hold at all times: at most one question per epoch, and
- * whatever is held has a deadline no later than compare_timeout after its arrival.
+ * The rig owns the clock.  After each call it checks what must hold at all times: at most one question per epoch, told with
+ * the time, and whatever is held has a deadline no later than compare_timeout after its arrival.
  */
 
 #ifndef TESTS_UNIT_RIG_H

@@ -47,7 +47,7 @@ START_TEST(off_at_first)
     Rig *rig = rig_new();
     const ColoComparatorStats *stats = colo_comparator_stats(rig->c);
 
-    colo_comparator_set_comparing(rig->c, false);
+    colo_comparator_set_comparing(rig->c, false, rig->now);
     ck_assert(!colo_comparator_is_comparing(rig->c));
     primary(rig, ACK, 1, CLIENT, "abc");
     rig_expect(rig, ACK, 1, 3);
@@ -60,7 +60,7 @@ START_TEST(off_at_first)
     ck_assert_uint_eq(stats->discarded.packets, 2);
     ck_assert_uint_eq(stats->released.packets, 2);
     ck_assert(colo_comparator_deadline(rig->c) == INT64_MAX);
-    colo_comparator_peer_lost(rig->c);
+    colo_comparator_peer_lost(rig->c, rig->now);
     colo_comparator_tick(rig->c, INT64_MAX);
     rig_expect_asked(rig, 0, 0);
     rig_free(rig);
@@ -77,7 +77,7 @@ START_TEST(switching_off_releases)
     rig_udp(rig, COLO_PRIMARY, "ccc");
     primary(rig, ACK, 2, CLIENT, "dddd");
     rig_expect_nothing(rig);
-    colo_comparator_set_comparing(rig->c, false);
+    colo_comparator_set_comparing(rig->c, false, rig->now);
     for (uint32_t len = 1; len <= 4; len++) {       /* in the order in which they came, across flows */
         ck_assert_uint_eq(rig_next(rig).len, len);
     }
@@ -86,8 +86,8 @@ START_TEST(switching_off_releases)
 
     /* On again: nothing of before counts. */
     secondary(rig, ACK, 1, CLIENT, "a");
-    colo_comparator_set_comparing(rig->c, true);
-    colo_comparator_set_comparing(rig->c, true);
+    colo_comparator_set_comparing(rig->c, true, rig->now);
+    colo_comparator_set_comparing(rig->c, true, rig->now);
     rig->asked_in_epoch = 0;
     expect_comparing(rig, 1);
     rig_free(rig);
@@ -121,7 +121,7 @@ START_TEST(the_end_releases)
     Sum sum = { 0, 0 };
     ColoComparator *c = colo_comparator_new(&config, &ops, &sum);
 
-    colo_comparator_set_comparing(c, true);
+    colo_comparator_set_comparing(c, true, 0);
     for (int i = 0; i < 10; i++) {
         Frame *f = frame_udp(&plain, "held", 4);
 
@@ -224,7 +224,7 @@ START_TEST(one_question_per_epoch)
             rig_give(rig, COLO_SECONDARY, frame_tcp(&s, seq, 1, RST, NULL, 0, NULL, 0));
             rig_give(rig, COLO_PRIMARY, frame_udp(&s, "ours", 4));
             rig_give(rig, COLO_SECONDARY, frame_udp(&s, "them", 4));
-            colo_comparator_peer_lost(rig->c);
+            colo_comparator_peer_lost(rig->c, rig->now);
         }
         rig_wait(rig, 3 * RIG_TIMEOUT);
         rig_expect_asked(rig, epoch, COLO_REASON_PAYLOAD);
@@ -309,8 +309,8 @@ START_TEST(peer_lost)
 {
     Rig *rig = rig_new();
 
-    colo_comparator_peer_lost(rig->c);
-    colo_comparator_peer_lost(rig->c);
+    colo_comparator_peer_lost(rig->c, rig->now);
+    colo_comparator_peer_lost(rig->c, rig->now);
     rig_expect_asked(rig, 1, COLO_REASON_PEER_LOST);
     rig_free(rig);
 }
@@ -429,7 +429,7 @@ START_TEST(bytes_are_bounded)
     ck_assert(colo_comparator_may_read(rig->c, COLO_SECONDARY));
     ck_assert_uint_eq(rig_held(rig, COLO_PRIMARY), n);
     g_free(bytes);
-    colo_comparator_checkpoint(rig->c);
+    colo_comparator_checkpoint(rig->c, rig->now);
     ck_assert_uint_eq(rig_pending(rig), n);
     rig_free(rig);
 }
@@ -925,8 +925,8 @@ START_TEST(switching_on_again_is_a_new_epoch)
 
     rig_epoch(rig, COLO_SECONDARY);
     rig_checkpoint(rig);
-    colo_comparator_set_comparing(rig->c, false);
-    colo_comparator_set_comparing(rig->c, true);
+    colo_comparator_set_comparing(rig->c, false, rig->now);
+    colo_comparator_set_comparing(rig->c, true, rig->now);
     expect_comparing(rig, 100);
     rig_free(rig);
 }
@@ -956,12 +956,194 @@ START_TEST(counters)
     ck_assert_uint_eq(stats->held_bytes[COLO_PRIMARY], 0);
     ck_assert_uint_eq(stats->held[COLO_SECONDARY], 1);
     ck_assert_uint_eq(stats->held_bytes[COLO_SECONDARY], size + 4);
+    secondary(rig, ACK, 19, 1, "so much that it holds more than the primary ever did");
+    ck_assert_uint_gt(stats->held_bytes[COLO_SECONDARY], 2 * size);
     ck_assert_uint_eq(stats->held_max, 2);
+    ck_assert_uint_eq(stats->held_bytes_max, 2 * size);
     ck_assert_uint_eq(stats->released.packets, 3);
     rig_checkpoint(rig);
-    ck_assert_uint_eq(stats->discarded.packets, 2);
+    ck_assert_uint_eq(stats->discarded.packets, 3);
     ck_assert_uint_eq(stats->checkpoints, 1);
+    primary(rig, ACK, 100, 1, "1");
     ck_assert_uint_eq(stats->held_max, 2);
+    ck_assert_uint_eq(stats->held_bytes_max, 2 * size);
+    rig_free(rig);
+}
+END_TEST
+
+/* How long packets were held */
+
+/* So many have left while comparing, and the longest of them was held for @max ns. */
+static void expect_held_times(const Rig *rig, uint64_t count, int64_t max)
+{
+    const ColoComparatorStats *stats = colo_comparator_stats(rig->c);
+
+    ck_assert_uint_eq(colo_histogram_count(&stats->held_times), count);
+    ck_assert_int_eq(stats->held_times.max, max);
+}
+
+START_TEST(held_times)
+{
+    Rig *rig = rig_new();
+    int64_t most;
+
+    secondary(rig, ACK, 1, 1, "abc");
+    rig_wait(rig, 100 * MS);
+    primary(rig, ACK, 1, 1, "abc");                 /* leaves at once */
+    expect_held_times(rig, 1, 0);
+    rig_give(rig, COLO_PRIMARY, frame_ethernet(&plain, 0x0806, "arp", 3));
+    expect_held_times(rig, 2, 0);
+    primary(rig, ACK, 4, 1, "def");
+    rig_wait(rig, 7 * MS);
+    expect_held_times(rig, 2, 0);
+    secondary(rig, ACK, 4, 1, "def");
+    expect_held_times(rig, 3, 7 * MS);
+
+    /* Each from when it came itself. */
+    rig_udp(rig, COLO_PRIMARY, "first");
+    rig_wait(rig, 3 * MS);
+    rig_udp(rig, COLO_PRIMARY, "second");
+    rig_wait(rig, 8 * MS);
+    rig_udp(rig, COLO_SECONDARY, "first");
+    expect_held_times(rig, 4, 11 * MS);
+    rig_wait(rig, 1 * MS);
+    rig_udp(rig, COLO_SECONDARY, "second");
+    expect_held_times(rig, 5, 11 * MS);             /* 0, 0, 7, 9 and 11 */
+    ck_assert_int_eq(colo_histogram_quantile(&colo_comparator_stats(rig->c)->held_times, 0.4), 0);
+    most = colo_histogram_quantile(&colo_comparator_stats(rig->c)->held_times, 0.8);
+    ck_assert(most >= 9 * MS && most < 10 * MS);
+    rig_free(rig);
+}
+END_TEST
+
+START_TEST(held_times_of_what_is_cut)
+{
+    Rig *rig = rig_in_the_middle(100);
+
+    primary(rig, ACK, 100, CLIENT, "0123456789");
+    rig_wait(rig, 5 * MS);
+    secondary(rig, ACK, 100, CLIENT, "012");
+    rig_expect(rig, ACK, 100, 3);
+    expect_held_times(rig, 2, 5 * MS);
+    rig_wait(rig, 4 * MS);
+    secondary(rig, ACK, 103, CLIENT, "3456789");
+    expect_held_times(rig, 3, 9 * MS);
+
+    /* Cut when it came: the front has not waited. */
+    rig_wait(rig, 100 * MS);
+    secondary(rig, ACK, 110, CLIENT, "ab");
+    rig_wait(rig, 100 * MS);
+    primary(rig, ACK, 110, CLIENT, "abcd");
+    expect_held_times(rig, 4, 9 * MS);
+    rig_wait(rig, 10 * MS);
+    secondary(rig, ACK, 112, CLIENT, "cd");
+    expect_held_times(rig, 5, 10 * MS);
+    rig_free(rig);
+}
+END_TEST
+
+START_TEST(held_times_of_fragments)
+{
+    Frame *whole = frame_udp(&plain, "sixteen bytes...", 16);
+    Rig *rig = rig_new();
+
+    for (ColoSide side = COLO_PRIMARY; side < COLO_SIDES; side++) {
+        Shape front = { .ip_id = 1, .fragment = 0x2000 };
+        Shape back = { .ip_id = 1, .fragment = 1 };
+
+        rig_give(rig, side, frame_ip(&front, 17, whole->data + whole->l4, 8));
+        rig_wait(rig, 4 * MS);
+        rig_give(rig, side, frame_ip(&back, 17, whole->data + whole->l4 + 8, 16));
+        rig_wait(rig, 6 * MS);
+    }
+    expect_held_times(rig, 2, 14 * MS);
+    ck_assert_int_ge(colo_histogram_quantile(&colo_comparator_stats(rig->c)->held_times, 0), 10 * MS);
+    ck_assert_int_lt(colo_histogram_quantile(&colo_comparator_stats(rig->c)->held_times, 0), 11 * MS);
+    frame_free(whole);
+    rig_free(rig);
+}
+END_TEST
+
+/* A checkpoint, a mark, the end of COLO: each lets packets go at its own time, however long nothing has been heard before. */
+START_TEST(held_times_up_to_the_word)
+{
+    Rig *rig = rig_new();
+
+    primary(rig, ACK, 1, CLIENT, "a");
+    rig->now += 50 * MS;
+    rig_epoch(rig, COLO_PRIMARY);
+    rig_expect(rig, ACK, 1, 1);
+    expect_held_times(rig, 1, 50 * MS);
+    primary(rig, ACK, 2, CLIENT, "b");
+    rig_wait(rig, RIG_TIMEOUT);
+    rig_expect_asked(rig, 1, COLO_REASON_TIMEOUT);
+    rig->now += 200 * MS;
+    rig_checkpoint(rig);
+    expect_held_times(rig, 2, RIG_TIMEOUT + 200 * MS);
+    primary(rig, ACK, 3, CLIENT, "of the old epoch");
+    expect_held_times(rig, 3, RIG_TIMEOUT + 200 * MS);
+    rig_epoch(rig, COLO_PRIMARY);
+    primary(rig, ACK, 19, CLIENT, "held");
+    rig->now += 4000 * MS;
+    colo_comparator_set_comparing(rig->c, false, rig->now);
+    expect_held_times(rig, 4, 4000 * MS);
+
+    /* What passes straight through is nobody's business here. */
+    primary(rig, ACK, 23, CLIENT, "passes");
+    expect_held_times(rig, 4, 4000 * MS);
+    rig_free(rig);
+}
+END_TEST
+
+/* Where the last divergence was, and when; compare-tcp has more of the positions. */
+START_TEST(last_divergence)
+{
+    static const Shape other = { .peer_port = 9 };
+    Rig *rig = rig_new();
+    const ColoComparatorStats *stats = colo_comparator_stats(rig->c);
+
+    /* The rig sees that last_at is right whenever somebody asks. */
+    primary(rig, SYN | ACK, 99, CLIENT, "");
+    rig_wait(rig, RIG_TIMEOUT);
+    ck_assert_int_eq(stats->last_at, rig->now);
+    ck_assert(stats->last_offset_set);
+    ck_assert_uint_eq(stats->last_offset, 0);
+    rig->now += 7 * MS;
+    rig_checkpoint(rig);
+    ck_assert_int_eq(stats->last_at, rig->now - 7 * MS);
+    primary(rig, ACK, 100, CLIENT, "0123456789");
+    secondary(rig, ACK, 100, CLIENT, "0123456");
+    secondary(rig, ACK, 107, CLIENT, "7X9");
+    rig_expect_asked(rig, 2, COLO_REASON_PAYLOAD);
+    ck_assert(stats->last_offset_set);
+    ck_assert_uint_eq(stats->last_offset, 8);
+    rig_checkpoint(rig);
+
+    /* No stream. */
+    rig_udp(rig, COLO_PRIMARY, "ours");
+    rig_udp(rig, COLO_SECONDARY, "them");
+    rig_wait(rig, 1000 * MS);
+    rig_expect_asked(rig, 3, COLO_REASON_PAYLOAD);
+    ck_assert(!stats->last_offset_set);
+    ck_assert_uint_eq(stats->last_offset, 0);
+    rig_checkpoint(rig);
+
+    /* One whose beginning nobody has seen. */
+    rig_give(rig, COLO_PRIMARY, frame_tcp(&other, 1, 1, ACK, NULL, 0, "ours", 4));
+    rig_give(rig, COLO_SECONDARY, frame_tcp(&other, 1, 1, ACK, NULL, 0, "them", 4));
+    rig_expect_asked(rig, 4, COLO_REASON_PAYLOAD);
+    ck_assert(!stats->last_offset_set);
+    ck_assert_uint_eq(stats->last_offset, 0);
+    rig_checkpoint(rig);
+
+    /* None at all. */
+    primary(rig, ACK, 110, CLIENT, "0");
+    rig->now += 7 * MS;
+    colo_comparator_peer_lost(rig->c, rig->now);
+    rig_expect_asked(rig, 5, COLO_REASON_PEER_LOST);
+    ck_assert(!stats->last_offset_set);
+    ck_assert_int_eq(stats->last_at, rig->now);
+    ck_assert_uint_eq(stats->last_flow.proto, 0);
     rig_free(rig);
 }
 END_TEST
@@ -1164,10 +1346,10 @@ START_TEST(switched_off_before_the_cut)
 {
     Rig *rig = rig_to_be_cut();
 
-    colo_comparator_set_comparing(rig->c, false);
+    colo_comparator_set_comparing(rig->c, false, rig->now);
     rig_expect(rig, ACK, 100, 10);
     colo_comparator_flush(rig->c);
-    colo_comparator_set_comparing(rig->c, true);
+    colo_comparator_set_comparing(rig->c, true, rig->now);
     expect_cutting(rig, 110);
     rig_free(rig);
 }
@@ -1278,6 +1460,14 @@ int main(void)
     tcase_add_test(tc, peer_lost);
     tcase_add_test(tc, reason_names);
     tcase_add_test(tc, counters);
+    tcase_add_test(tc, last_divergence);
+    suite_add_tcase(suite, tc);
+
+    tc = tcase_create("held");
+    tcase_add_test(tc, held_times);
+    tcase_add_test(tc, held_times_of_what_is_cut);
+    tcase_add_test(tc, held_times_of_fragments);
+    tcase_add_test(tc, held_times_up_to_the_word);
     suite_add_tcase(suite, tc);
 
     tc = tcase_create("load");

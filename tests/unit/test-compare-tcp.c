@@ -197,6 +197,161 @@ START_TEST(one_wrong_byte_anywhere)
 }
 END_TEST
 
+/* Where the sides differ, counted from the first byte */
+
+static void expect_offset(const Rig *rig, ColoReason reason, uint32_t offset)
+{
+    const ColoComparatorStats *stats = colo_comparator_stats(rig->c);
+
+    rig_expect_asked(rig, 1, reason);
+    ck_assert(stats->last_offset_set);
+    ck_assert_uint_eq(stats->last_offset, offset);
+}
+
+START_TEST(offset_of_a_byte)
+{
+    for (guint b = 0; b < G_N_ELEMENTS(bases); b++) {
+        for (uint32_t wrong = 0; wrong < 8; wrong++) {
+            for (int order = 0; order < 2; order++) {
+                char theirs[] = "abcdefgh";
+                Rig *rig = rig_open(bases[b]);
+
+                theirs[wrong] = '!';
+                primary(rig, ACK, bases[b], CLIENT, "before");
+                secondary(rig, ACK, bases[b], CLIENT, "before");
+                if (order) {
+                    primary(rig, ACK, bases[b] + 6, CLIENT, "abcdefgh");
+                    secondary(rig, ACK, bases[b] + 6, CLIENT, theirs);
+                } else {
+                    secondary(rig, ACK, bases[b] + 6, CLIENT, theirs);
+                    primary(rig, ACK, bases[b] + 6, CLIENT, "abcdefgh");
+                }
+                expect_offset(rig, COLO_REASON_PAYLOAD, 6 + wrong);
+                rig_free(rig);
+            }
+        }
+    }
+}
+END_TEST
+
+/* What the primary says again may differ from what it has said. */
+START_TEST(offset_in_a_repetition)
+{
+    Rig *rig = rig_open(0xfffffffd);
+
+    primary(rig, ACK, 0xfffffffd, CLIENT, "abcdefgh");
+    secondary(rig, ACK, 0xfffffffd, CLIENT, "abcdefgh");
+    primary(rig, ACK, 0xfffffffe, CLIENT, "bcdeXfgh");
+    expect_offset(rig, COLO_REASON_PAYLOAD, 5);
+    rig_free(rig);
+
+    /* Nor may it end where it went on. */
+    rig = rig_open(0xfffffffd);
+    primary(rig, ACK, 0xfffffffd, CLIENT, "abcdefgh");
+    secondary(rig, ACK, 0xfffffffd, CLIENT, "abcdefgh");
+    primary(rig, ACK | FIN, 0xfffffffe, CLIENT, "bc");
+    expect_offset(rig, COLO_REASON_FLAGS, 3);
+    rig_free(rig);
+}
+END_TEST
+
+START_TEST(offset_of_the_end)
+{
+    Rig *rig = rig_open(1);
+
+    primary(rig, ACK | FIN, 1, CLIENT, "abc");
+    secondary(rig, ACK, 1, CLIENT, "abcd");
+    expect_offset(rig, COLO_REASON_FLAGS, 3);
+    rig_free(rig);
+}
+END_TEST
+
+/* A SYN has no byte; it counts as the first. */
+START_TEST(offset_of_a_syn)
+{
+    Rig *rig = rig_new();
+
+    rig_give(rig, COLO_PRIMARY, frame_tcp(&plain, 700, CLIENT, SYN | ACK, "\2\4\5\xb4", 4, NULL, 0));
+    rig_give(rig, COLO_SECONDARY, frame_tcp(&plain, 900, CLIENT, SYN | ACK, "\2\4\5\xb5", 4, NULL, 0));
+    expect_offset(rig, COLO_REASON_OPTIONS, 0);
+    rig_free(rig);
+
+    rig = rig_new();
+    primary(rig, SYN | ACK, 700, CLIENT, "");
+    secondary(rig, SYN, 900, 0, "");
+    expect_offset(rig, COLO_REASON_FLAGS, 0);
+    rig_free(rig);
+
+    /* Nor has one that is repeated. */
+    rig = rig_open(1);
+    rig_give(rig, COLO_PRIMARY, frame_tcp(&plain, 0, CLIENT, SYN | ACK, "\2\4\5\xb4", 4, NULL, 0));
+    expect_offset(rig, COLO_REASON_OPTIONS, 0);
+    rig_free(rig);
+}
+END_TEST
+
+/* Where nothing differs: how far both have come. */
+START_TEST(offset_of_what_is_missing)
+{
+    for (guint b = 0; b < G_N_ELEMENTS(bases); b++) {
+        Rig *rig = rig_open(bases[b]);
+
+        primary(rig, ACK, bases[b], CLIENT, "0123456789");
+        primary(rig, ACK, bases[b] + 10, CLIENT, "abc");
+        secondary(rig, ACK, bases[b], CLIENT, "0123");
+        rig_wait(rig, RIG_TIMEOUT);
+        expect_offset(rig, COLO_REASON_TIMEOUT, 4);
+        rig_free(rig);
+
+        rig = rig_open(bases[b]);
+        primary(rig, ACK, bases[b], CLIENT + 1, "0123");
+        secondary(rig, ACK, bases[b], CLIENT, "0123");
+        rig_wait(rig, RIG_TIMEOUT);
+        expect_offset(rig, COLO_REASON_ACK, 4);
+        rig_free(rig);
+
+        rig = rig_open(bases[b]);
+        primary(rig, ACK, bases[b], CLIENT, "0123");
+        secondary(rig, ACK, bases[b], CLIENT, "01");
+        secondary(rig, RST | ACK, bases[b] + 2, CLIENT, "");
+        expect_offset(rig, COLO_REASON_SECONDARY_RESET, 2);
+        rig_free(rig);
+    }
+}
+END_TEST
+
+/* Far from the beginning, and in another connection on the same ports: from where that one began. */
+START_TEST(offset_after_gigabytes)
+{
+    Rig *rig = rig_open(0xfffffffe);
+    uint32_t at = 0xfffffffe;
+
+    for (int i = 0; i < 3; i++) {
+        at += 0x50000000;
+        primary(rig, ACK, at, CLIENT, "far");
+        rig_checkpoint(rig);
+        rig_expect(rig, ACK, at, 3);
+        at += 3;
+    }
+    primary(rig, ACK, at, CLIENT, "ours");
+    secondary(rig, ACK, at, CLIENT, "oars");
+    expect_offset(rig, COLO_REASON_PAYLOAD, 3 * 0x50000003u + 1);
+    rig_checkpoint(rig);
+    rig_expect(rig, ACK, at, 4);
+    rig_free(rig);
+
+    rig = rig_open(1000);
+    primary(rig, ACK, 1000, CLIENT, "of the old one");
+    secondary(rig, ACK, 1000, CLIENT, "of the old one");
+    rig_expect(rig, ACK, 1000, 14);
+    open_at(rig, 900);
+    primary(rig, ACK, 900, CLIENT, "ours");
+    secondary(rig, ACK, 900, CLIENT, "outs");
+    expect_offset(rig, COLO_REASON_PAYLOAD, 2);
+    rig_free(rig);
+}
+END_TEST
+
 START_TEST(matching_goes_on_after_a_question)
 {
     static const Shape other = { .peer_port = 1 };
@@ -1610,6 +1765,12 @@ int main(void)
     tcase_add_test(tc, joined_at_an_acknowledgement);
     tcase_add_test(tc, different_bytes);
     tcase_add_test(tc, one_wrong_byte_anywhere);
+    tcase_add_test(tc, offset_of_a_byte);
+    tcase_add_test(tc, offset_in_a_repetition);
+    tcase_add_test(tc, offset_of_the_end);
+    tcase_add_test(tc, offset_of_a_syn);
+    tcase_add_test(tc, offset_of_what_is_missing);
+    tcase_add_test(tc, offset_after_gigabytes);
     tcase_add_test(tc, matching_goes_on_after_a_question);
     tcase_add_test(tc, out_of_order_secondary);
     tcase_add_test(tc, repetitions_cut_otherwise);

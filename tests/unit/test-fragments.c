@@ -797,7 +797,7 @@ START_TEST(switching_off_releases)
 
     give(rig, COLO_PRIMARY, &d, 0, 160);
     give_all(rig, COLO_PRIMARY, &other, 80);
-    colo_comparator_set_comparing(rig->c, false);
+    colo_comparator_set_comparing(rig->c, false, rig->now);
     /* By age; what was put together leaves together. */
     expect_piece(rig, &d, 0, 160);
     expect_all(rig, &other, 80);

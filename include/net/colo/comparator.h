@@ -8,6 +8,7 @@
 #define NET_COLO_COMPARATOR_H
 
 #include "net/colo/flow.h"
+#include "net/colo/histogram.h"
 #include "net/colo/stats.h"
 
 typedef enum {
@@ -52,12 +53,26 @@ typedef struct {
     uint32_t held[COLO_SIDES];      /* packets, now */
     uint64_t held_bytes[COLO_SIDES];
     uint32_t held_max;              /* the primary's, at most so far */
+    uint64_t held_bytes_max;        /* likewise */
     uint64_t checkpoints;           /* loaded */
     uint64_t diverged[COLO_REASONS];
-    ColoReason last_reason;         /* valid once any diverged[] is not 0 */
+    /* The last divergence; valid once any diverged[] is not 0, and set before it is told of. */
+    ColoReason last_reason;
     ColoFlowKey last_flow;
+    bool last_offset_set;           /* it was a stream whose beginning was seen */
+    uint32_t last_offset;           /* where: how many bytes were the same before, modulo 2^32; of a SYN: 0 */
+    int64_t last_at;                /* ns, in the caller's clock */
+    /*
+     * How long each frame that was released while comparing was held, from when it came; 0: it left at once.  Of a
+     * segment that was cut, each piece counts; of a datagram, each fragment.
+     */
+    ColoHistogram held_times;
 } ColoComparatorStats;
 
+/*
+ * The comparator has no clock.  Whatever may let held packets go, or ask for a checkpoint, is told the time: @now, ns of one
+ * monotonic clock.
+ */
 ColoComparator *colo_comparator_new(const ColoComparatorConfig *config, const ColoComparatorOps *ops, void *opaque);
 
 /* Whatever is still held is released first. */
@@ -67,19 +82,20 @@ void colo_comparator_free(ColoComparator *c);
  * While comparing is off, the primary's output passes straight through and the secondary's is discarded.
  * Switching it off releases everything held; switching it on starts an epoch.  Off at first.
  */
-void colo_comparator_set_comparing(ColoComparator *c, bool comparing);
+void colo_comparator_set_comparing(ColoComparator *c, bool comparing, int64_t now);
 bool colo_comparator_is_comparing(const ColoComparator *c);
 
 /* As in ColoComparatorConfig; good for what is held already, too. */
 void colo_comparator_set_timeout(ColoComparator *c, int64_t timeout);
 
-/* A frame from a side; @frame stays the caller's.  @now: ns of a monotonic clock. */
+/* A frame from a side; @frame stays the caller's.  It came at @now. */
 void colo_comparator_packet(ColoComparator *c, ColoSide side, const uint8_t *frame, uint32_t size,
                             uint32_t vnet_len, int64_t now);
 
 /*
  * All that could be read for now has been handed on.  A packet that is compared in part only is cut here, and its front
- * half leaves; so what one read brings, however the sides have cut it, costs at most one cut for each flow.
+ * half leaves; so what one read brings, however the sides have cut it, costs at most one cut for each flow.  The time
+ * is that of the call before.
  */
 void colo_comparator_flush(ColoComparator *c);
 
@@ -87,14 +103,14 @@ void colo_comparator_flush(ColoComparator *c);
  * A checkpoint has been loaded by the secondary: everything held is released, the secondary's unmatched output
  * forgotten, and a new epoch begins.
  */
-void colo_comparator_checkpoint(ColoComparator *c);
+void colo_comparator_checkpoint(ColoComparator *c, int64_t now);
 
 /*
  * The side's stream has come to where its guest resumed after a checkpoint (or at the start of COLO): what it
  * sends from here on is of the newest epoch.  A side that has once said so is taken to be in the old
  * epoch, after each checkpoint, until it says so again.
  */
-void colo_comparator_epoch(ColoComparator *c, ColoSide side);
+void colo_comparator_epoch(ColoComparator *c, ColoSide side, int64_t now);
 
 /*
  * The side's connection is new, in the middle of an epoch: no word from before counts any more, and its first mark will be that
@@ -102,8 +118,14 @@ void colo_comparator_epoch(ColoComparator *c, ColoSide side);
  */
 void colo_comparator_reconnected(ColoComparator *c, ColoSide side);
 
-/* The secondary's connection has ended: asks for a checkpoint if it is missed. */
-void colo_comparator_peer_lost(ColoComparator *c);
+/*
+ * The secondary's connection has ended: asks for a checkpoint.  Until colo_comparator_reconnected(), whatever is held asks for
+ * one without waiting: nothing will come to be compared with it.
+ */
+void colo_comparator_peer_lost(ColoComparator *c, int64_t now);
+
+/* True from when a checkpoint is asked for until there is one. */
+bool colo_comparator_has_asked(const ColoComparator *c);
 
 /* False if the side is so far ahead that its input should not be read for now. */
 bool colo_comparator_may_read(const ColoComparator *c, ColoSide side);

@@ -160,6 +160,15 @@ static inline uint32_t colo_packet_seq_len(const ColoPacket *p)
     return p->seq_end - p->seq;
 }
 
+/* The window field of a TCP segment, as it stands there. */
+uint16_t colo_packet_window(const ColoPacket *p);
+
+/* Changes the window field, and the checksum with it (RFC 1624), in the packet's own bytes (a held packet only). */
+void colo_packet_set_window(ColoPacket *p, uint16_t window);
+
+/* The window scale that a SYN offers (RFC 7323, section 2.2), at most 14; 0 if it offers none: then windows are not scaled. */
+uint8_t colo_packet_window_scale(const ColoPacket *p);
+
 /* What a TCP segment says at one position of its stream. */
 typedef enum {
     COLO_RUN_NONE,

@@ -40,6 +40,9 @@ ColoRewrite colo_rewriter_look(ColoRewriter *r, ColoDirection direction, const C
  */
 ColoPacket *colo_rewriter_ready(ColoRewriter *r);
 
+/* Whether there is one. */
+bool colo_rewriter_has_ready(const ColoRewriter *r);
+
 /* Does it, to a packet whose bytes may be written; keeps the checksum right. */
 void colo_rewrite(ColoPacket *p, ColoRewrite rewrite);
 
