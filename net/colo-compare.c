@@ -18,8 +18,9 @@
  *
  * A lost secondary.  If its connection breaks, whatever is held asks for a checkpoint at once: either the frame makes it, or
  * it finds its own connection broken and ends COLO.  A secondary that has fallen silent is noticed by what it owes: a checkpoint
- * was asked for, or the guest stands still for one, and the frame makes no headway for peer_timeout.  The frame's connection is
- * broken then; it ends COLO, which lets everything pass.
+ * was asked for, or the guest stands still for one, and the frame makes no headway with it for peer_timeout; or for a moment
+ * only, if nothing has come from the secondary for peer_timeout although output waits for it.  The frame's connection is broken
+ * then; it ends COLO, which lets everything pass.
  *
  * Locks: compares_lock guards the list of objects, frame_lock the list of notifiers.  The iothread takes only the
  * latter, and holds it only to call out; so whoever waits for the iothread may hold the former.
@@ -58,10 +59,11 @@ OBJECT_DECLARE_SIMPLE_TYPE(ColoCompare, COLO_COMPARE)
 #define PEER_TIMEOUT_MS 3000
 
 /*
- * How often in peer_timeout we look whether the frame makes headway.  So many looks in vain, not the time, make a secondary
- * silent: when we have stood still ourselves, that is one.
+ * How often in peer_timeout we look for a sign of life.  So many looks in vain, not the time, make a secondary silent: when we
+ * have stood still ourselves, that is one.
  */
 #define LOOKS 8
+#define LOOKS_MOMENT 2
 
 /* Xen's frame and this object tell each other these. */
 #define XEN_HELLO "COLO_USERSPACE_PROXY_INIT"
@@ -96,7 +98,9 @@ struct ColoCompare {
     int64_t timer_at;                   /* ns; INT64_MAX: not set */
     QEMUTimer *watch;                   /* of the frame, while it is there */
     uint64_t headway;                   /* the frame's, at the last look */
-    int looks;                          /* in vain since then */
+    uint64_t heard;                     /* packets of the secondary's, at the last look */
+    int looks_owing;                    /* since when a checkpoint is due and makes no headway */
+    int looks_quiet;                    /* since when output waits and nothing has been heard either */
     bool secondary_lost;
     ColoPeerLostReason secondary_lost_reason;
     QTAILQ_ENTRY(ColoCompare) next;
@@ -168,18 +172,22 @@ static void compare_next_look(ColoCompare *s)
 static void compare_look(void *opaque)
 {
     ColoCompare *s = opaque;
-    bool owes = colo_comparator_has_asked(s->comparator) || colo_host_guest_is_held();
-    uint64_t headway = colo_comparator_stats(s->comparator)->checkpoints + colo_host_headway();
+    const ColoComparatorStats *stats = colo_comparator_stats(s->comparator);
+    uint64_t headway = stats->checkpoints + colo_host_headway();
+    uint64_t heard = stats->in[COLO_SECONDARY].packets;
+    bool due = colo_comparator_has_asked(s->comparator) || colo_host_guest_is_held();
+    bool moved = headway != s->headway;
 
-    if (!owes || headway != s->headway) {
-        s->headway = headway;
-        s->looks = 0;
-    } else if (++s->looks == LOOKS) {
+    s->looks_owing = due && !moved ? s->looks_owing + 1 : 0;
+    s->looks_quiet = (due || stats->held[COLO_PRIMARY]) && !moved && heard == s->heard ? s->looks_quiet + 1 : 0;
+    s->headway = headway;
+    s->heard = heard;
+    if (s->looks_owing >= LOOKS || (s->looks_owing >= LOOKS_MOMENT && s->looks_quiet >= LOOKS)) {
         compare_lost(s, COLO_PEER_LOST_REASON_SILENT);
         colo_host_end_wait();
-        return;
+    } else {
+        compare_next_look(s);
     }
-    compare_next_look(s);
 }
 
 /* What the core decides */
@@ -251,17 +259,18 @@ static void compare_secondary_packet(const uint8_t *frame, uint32_t size, uint32
     compare_packet(opaque, COLO_SECONDARY, frame, size, vnet_len);
 }
 
-static bool compare_may_read(ColoCompare *s, ColoSide side)
+static int compare_may_read(ColoCompare *s, ColoSide side)
 {
-    return colo_outbox_size(&s->out.outbox) < OUTBOX_HIGH && colo_comparator_may_read(s->comparator, side);
+    return colo_outbox_size(&s->out.outbox) < OUTBOX_HIGH && colo_comparator_may_read(s->comparator, side) ? COLO_LINK_READ
+                                                                                                           : 0;
 }
 
-static bool compare_may_read_primary(void *opaque)
+static int compare_may_read_primary(void *opaque)
 {
     return compare_may_read(opaque, COLO_PRIMARY);
 }
 
-static bool compare_may_read_secondary(void *opaque)
+static int compare_may_read_secondary(void *opaque)
 {
     return compare_may_read(opaque, COLO_SECONDARY);
 }
@@ -378,7 +387,7 @@ static void compare_frame_comes_or_goes(ColoCompare *s)
     colo_comparator_set_comparing(s->comparator, false, compare_now(s));
     colo_comparator_set_comparing(s->comparator, there || always, compare_now(s));
     compare_turn_done(s);
-    s->looks = 0;
+    s->looks_owing = s->looks_quiet = 0;
     if (there && !s->notify_dev) {
         s->secondary_lost = false;
         compare_next_look(s);

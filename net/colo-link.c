@@ -27,9 +27,6 @@
 #include "qom/object.h"
 #include "trace.h"
 
-/* The most that is asked of a chardev at once. */
-#define READ_SIZE (64 * 1024)
-
 static void watch_end(ColoLink *link)
 {
     if (link->watch) {
@@ -96,10 +93,7 @@ static int link_can_read(void *opaque)
 {
     ColoLink *link = opaque;
 
-    if (link->ops->may_read && !link->ops->may_read(link->opaque)) {
-        return 0;
-    }
-    return link->ops->read_size ?: READ_SIZE;
+    return link->ops->may_read ? link->ops->may_read(link->opaque) : COLO_LINK_READ;
 }
 
 static void link_read(void *opaque, const uint8_t *bytes, int len)

@@ -11,15 +11,19 @@
 #include "net/colo/outbox.h"
 #include "net/colo/wire.h"
 
+/*
+ * The most that is read at once (bytes): a few of the longest packets, so that most of them come whole and need not be put
+ * together.
+ */
+#define COLO_LINK_READ (256 * 1024)
+
 typedef struct ColoLinkOps {
     /* A packet has come.  NULL: whatever comes is read and thrown away. */
     ColoWirePacket *packet;
-    /* Whether to read now; NULL: always.  Asked again on every turn of the link's main context. */
-    bool (*may_read)(void *opaque);
+    /* How many bytes to read now, at most COLO_LINK_READ; NULL: that many.  Asked again on every turn of the link's main context. */
+    int (*may_read)(void *opaque);
     /* All packets of one read have been handed on.  May be NULL. */
     void (*read_done)(void *opaque);
-    /* The most to read at once, bytes; 0: as much as there is. */
-    int read_size;
     /* Connected, or disconnected.  Comes out of colo_link_flush(), too: must not send.  May be NULL. */
     void (*connected)(bool connected, void *opaque);
 } ColoLinkOps;

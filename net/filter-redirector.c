@@ -39,10 +39,11 @@ OBJECT_DECLARE_SIMPLE_TYPE(FilterRedirector, FILTER_REDIRECTOR)
 #define OUTBOX_MAX (64 * 1024 * 1024)
 
 /*
- * What is injected in one turn of the main loop, bytes.  Between two turns the guest gets to empty the ring of its
- * network card, which may hold no more than a few hundred small packets.
+ * What is injected into a guest in one turn of the main loop, bytes.  Between two turns the guest gets to empty the ring of its
+ * network card, which may hold no more than a few hundred packets: so many of the size that came last are read.
  */
-#define INJECT_SIZE (8 * 1024)
+#define INJECT_MIN (8 * 1024)
+#define INJECT_PACKETS 64
 
 struct FilterRedirector {
     NetFilterState parent_obj;
@@ -59,6 +60,7 @@ struct FilterRedirector {
     ColoCount released;
     uint32_t marks_waiting;     /* at the failover: marks in the outbox that are not released yet */
     ColoCount injected;
+    uint32_t injected_size;     /* of the last packet, bytes */
     ColoCount discarded;
 };
 
@@ -215,10 +217,16 @@ static ssize_t redirector_receive_iov(NetFilterState *nf, NetClientState *sender
 
 /* In */
 
-static bool redirector_may_inject(void *opaque)
+static int redirector_may_inject(void *opaque)
 {
+    FilterRedirector *s = opaque;
+
     /* Before its memory has come, a guest's input is to be thrown away. */
-    return runstate_is_running() || runstate_check(RUN_STATE_INMIGRATE);
+    if (!runstate_is_running() && !runstate_check(RUN_STATE_INMIGRATE)) {
+        return 0;
+    }
+    return redirector_covers(NETFILTER(s), NET_FILTER_DIRECTION_TX) ?
+           MIN(MAX(s->injected_size * INJECT_PACKETS, INJECT_MIN), COLO_LINK_READ) : COLO_LINK_READ;
 }
 
 static void redirector_inject(const uint8_t *frame, uint32_t size, uint32_t vnet_len, void *opaque)
@@ -231,6 +239,7 @@ static void redirector_inject(const uint8_t *frame, uint32_t size, uint32_t vnet
         return;
     }
     colo_count(&s->injected, size);
+    s->injected_size = size;
     if (redirector_covers(nf, NET_FILTER_DIRECTION_TX)) {
         colo_host_pass(nf, s->vnet_hdr, nf->netdev, frame, size, vnet_len);
     }
@@ -242,7 +251,6 @@ static void redirector_inject(const uint8_t *frame, uint32_t size, uint32_t vnet
 static const ColoLinkOps redirector_in_ops = {
     .packet = redirector_inject,
     .may_read = redirector_may_inject,
-    .read_size = INJECT_SIZE,
 };
 
 /* The guest and the frame */

@@ -199,11 +199,11 @@ if (state == RUN_STATE_COLO && migration_in_colo_state() &&
     Step(
         name="chardev-read-size",
         reason="A socket chardev reads 4 KiB at a time, which makes fifteen reads and as many turns "
-               "of the main loop of one offloaded segment. It may read 64 KiB now; how much it does "
+               "of the main loop of one offloaded segment. It may read 256 KiB now; how much it does "
                "is still for its user to say.",
         test="tests/qtest/colo-filter-test: /colo/redirector/large-reads",
         edits=(
-            Replace("chardev/char-socket.c", "CHR_READ_BUF_LEN", "64 * 1024"),
+            Replace("chardev/char-socket.c", "CHR_READ_BUF_LEN", "256 * 1024"),
         )),
     Step(
         name="chardev-wakeups",

@@ -79,15 +79,15 @@ def wait_until(condition: Callable[[], Any], timeout: float, what: str) -> Any:
 class Qemu:
     """One QEMU process with its monitor and its logs."""
 
-    def __init__(self, role: str, directory: Path, command: list[str]):
+    def __init__(self, role: str, path: Path, command: list[str]):
         self.role = role
-        self.console_path = directory / f"{role}.console"
-        self.trace_path = directory / f"{role}.trace"
-        self.output_path = directory / f"{role}.output"
-        self.monitor_path = directory / f"{role}.qmp"
+        self.console_path = Path(f"{path}.console")
+        self.trace_path = Path(f"{path}.trace")
+        self.output_path = Path(f"{path}.output")
+        self.monitor_path = Path(f"{path}.qmp")
         self.stopped = False
         self._monitor: Monitor | None = None
-        (directory / f"{role}.command").write_text("\n".join(command) + "\n")
+        Path(f"{path}.command").write_text("\n".join(command) + "\n")
         with open(self.output_path, "wb") as output:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
@@ -171,6 +171,7 @@ class Options:
     run: str = ""                       # programs that the guest starts, comma separated
     cold: bool = False                  # the guest has made no TCP connection before COLO
     compare: str = ""                   # further properties of colo-compare, "a=b,c=d"
+    local: str = "tcp"                  # the sockets between the primary's own objects: tcp or unix
 
     def __post_init__(self) -> None:
         if self.device not in DEVICES:
@@ -195,6 +196,7 @@ class Pair:
         self.directory = _new_directory()
         self.primary: Qemu | None = None
         self.secondary: Qemu | None = None
+        self.gone: list[Qemu] = []      # secondaries that others have taken the place of
         if not self.emulator.exists():
             raise Failure(f"there is no {self.emulator}; run scripts/build-qemu")
 
@@ -265,6 +267,19 @@ class Pair:
                    and qemu.monitor.command("query-status")["running"]
                    for qemu in self.processes())
 
+    def protect_again(self) -> float:
+        """The secondary is lost and the primary goes on alone: give it another one; the seconds it took."""
+        began = time.monotonic()
+        monitor = self.primary.monitor
+        monitor.command("x-colo-lost-heartbeat")
+        wait_until(lambda: monitor.command("query-colo-status")["mode"] == "none"
+                   and monitor.command("query-status")["running"], 30, "the primary alone")
+        self.secondary.close()
+        self.gone.append(self.secondary)
+        self.secondary = self._launch("secondary")
+        self.start_colo()
+        return time.monotonic() - began
+
     def kill_primary(self) -> None:
         self.primary.kill()
 
@@ -333,18 +348,23 @@ class Pair:
 
     def trouble(self) -> list[str]:
         """What the guests' consoles tell of crashed kernels and corrupted memory."""
-        return [f"{qemu.role}: {line}" for qemu in self.processes()
+        return [f"{qemu.role}: {line}" for qemu in [*self.processes(), *self.gone]
                 for line in guest.trouble_in(qemu.console())]
 
     # ------------------------------------------------------------ command lines
 
+    def _path(self, role: str) -> Path:
+        """What the names of a process's files begin with."""
+        number = len(self.gone) if role == "secondary" else 0
+        return self.directory / (f"{role}-{number + 1}" if number else role)
+
     def _launch(self, role: str) -> Qemu:
-        return Qemu(role, self.directory, self.network.hosts.command(self.command_line(role)))
+        return Qemu(role, self._path(role), self.network.hosts.command(self.command_line(role)))
 
     def command_line(self, role: str) -> list[str]:
         """The whole command of one side."""
         options = self.options
-        path = self.directory / role
+        path = self._path(role)
         command = [
             str(self.emulator), "-name", role, "-nodefaults", "-no-user-config",
             "-display", "none", "-accel", "tcg", "-machine", "pc", "-cpu", "qemu64",
@@ -366,12 +386,17 @@ class Pair:
                        f"mac={self.network.guest_mac},romfile=",
         ]
         if options.usage != "none":
-            command += _primary_objects(options) if role == "primary" else \
+            command += _primary_objects(options, self.directory) if role == "primary" else \
                        _secondary_objects(options)
         return command
 
 
-def _primary_objects(options: Options) -> list[str]:
+def _local_socket(options: Options, directory: Path, name: str, port: int) -> str:
+    """Where both ends of a chardev in the primary meet."""
+    return f"path={directory / name}.sock" if options.local == "unix" else f"host={PRIMARY_HOST},port={port}"
+
+
+def _primary_objects(options: Options, directory: Path) -> list[str]:
     vnet = options.vnet_hdr
     if options.usage == "twin":
         return [
@@ -381,13 +406,15 @@ def _primary_objects(options: Options) -> list[str]:
     old = options.usage == "2016"
     wait = "off" if old else "on"
     more = f",{options.compare}" if options.compare else ""
+    compare0 = _local_socket(options, directory, "compare0", 9001)
+    compare_out = _local_socket(options, directory, "compare_out", 9005)
     return [
         "-chardev", f"socket,id=mirror0,host=0.0.0.0,port={MIRROR_PORT},server=on,wait=off",
         "-chardev", f"socket,id=compare1,host=0.0.0.0,port={COMPARE_PORT},server=on,wait={wait}",
-        "-chardev", f"socket,id=compare0,host={PRIMARY_HOST},port=9001,server=on,wait=off",
-        "-chardev", f"socket,id=compare0-0,host={PRIMARY_HOST},port=9001",
-        "-chardev", f"socket,id=compare_out,host={PRIMARY_HOST},port=9005,server=on,wait=off",
-        "-chardev", f"socket,id=compare_out0,host={PRIMARY_HOST},port=9005",
+        "-chardev", f"socket,id=compare0,{compare0},server=on,wait=off",
+        "-chardev", f"socket,id=compare0-0,{compare0}",
+        "-chardev", f"socket,id=compare_out,{compare_out},server=on,wait=off",
+        "-chardev", f"socket,id=compare_out0,{compare_out}",
         "-object", f"filter-mirror,id=m0,netdev=hn0,queue=tx,outdev=mirror0{vnet}",
         "-object", f"filter-redirector,netdev=hn0,id=redire0,queue=rx,indev=compare_out{vnet}",
         "-object", f"filter-redirector,netdev=hn0,id=redire1,queue=rx,outdev=compare0{vnet}",

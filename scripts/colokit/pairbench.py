@@ -9,7 +9,8 @@ The same guest and the same client under four set-ups:
     stock    QEMU's own objects, with the host's faults mended
     ours     the suite
 
-Each workload meets each set-up on guests booted for it; the set-ups take turns.
+Each workload meets each set-up on guests booted for it; the set-ups take turns.  The client
+works for a second before it is measured: TCG translates code when it is run first.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import math
 import re
 import subprocess
 import sys
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
@@ -29,7 +31,7 @@ from .figures import (DIRECTORY, DOCUMENT, Figure, as_text, build_programs, colu
                       update_document)
 from .machine import ROOT, Failure, Progress, as_root, need
 from .network import Network
-from .pair import Pair, running
+from .pair import Pair, running, wait_until
 
 PACKAGES = ["wrk"]
 EMULATOR = ["qemu-system-x86_64"]
@@ -40,7 +42,13 @@ NATIVE, TWIN, STOCK, OURS = "native", "twin", "stock", "ours"
 SETUPS = (NATIVE, TWIN, STOCK, OURS)
 
 REQUEST_TIMEOUT = 20            # seconds that the client waits for an answer
+WARMING = 1.0                   # seconds
+WARMING_PART = 10               # of the size of transfers
+IDLE_SECONDS = 8.0              # for the checkpoints of an idle guest
+IDLE_DELAY = 200                # ms between two of them
 COMPARE_TIMEOUT = 3000.0        # ms; the default of colo-compare
+
+PAUSE_GOAL = 15.0               # ms that an idle guest stands still for a checkpoint, at most
 
 # What the suite is to reach.
 THROUGHPUT_GOAL = 0.85          # of twin's, at least
@@ -125,6 +133,13 @@ class Run:
 
 # --------------------------------------------------------------- measuring
 
+def warm(pair: Pair, workload: Workload) -> None:
+    """Have the client do the same for a moment."""
+    jobs = tuple(re.sub(r"size=(\d{6,})", lambda found: f"size={int(found[1]) // WARMING_PART}", job)
+                 for job in workload.jobs)
+    client(pair, replace(workload, jobs=jobs), WARMING)
+
+
 def client(pair: Pair, workload: Workload, seconds: float) -> Run:
     """Have the client do its work."""
     network = pair.network
@@ -155,6 +170,7 @@ def client(pair: Pair, workload: Workload, seconds: float) -> Run:
 def measure(setup: Setup, workload: Workload, seconds: float) -> Run:
     """Boot the guests, let the client work, and look at what has become of all."""
     with running(setup.emulator, usage=setup.usage) as pair:
+        warm(pair, workload)
         before = pair.checkpoints() if pair.secondary else 0
         paused = len(pair.pauses())
         run = client(pair, workload, seconds)
@@ -167,6 +183,29 @@ def measure(setup: Setup, workload: Workload, seconds: float) -> Run:
         if setup.name == OURS:
             run.divergences = {each["reason"]: each["count"] for each in pair.counters()["comp0"]["divergences"]}
     return run
+
+
+@dataclass
+class Idle:
+    """Checkpoints of an idle guest."""
+
+    pauses: list[float]             # ms, as the primary's QEMU tells
+    inside: float                   # ms, the mean as the guest itself tells
+
+
+def measure_idle(setup: Setup) -> Idle:
+    with running(setup.emulator, usage=setup.usage, run="clock", checkpoint_delay=IDLE_DELAY) as pair:
+        def lost() -> float:
+            """Microseconds that the guest has missed so far; new each second."""
+            return float(re.findall(r"clock: \d+ s, (-?\d+) us lost", pair.primary.console())[-1])
+
+        pair.wait_checkpoints(5)
+        wait_until(lambda: "us lost" in pair.primary.console(), 10, "the guest's clock")
+        time.sleep(1)
+        before, lost_before = len(pair.pauses()), lost()
+        time.sleep(IDLE_SECONDS)
+        pauses, lost_after = pair.pauses()[before:], lost()
+    return Idle([pause * 1000 for pause in pauses], (lost_after - lost_before) / 1000 / max(len(pauses), 1))
 
 
 Results = dict[Workload, dict[str, list[Run]]]
@@ -255,6 +294,16 @@ def tables_of(results: Results) -> dict[str, list[str]]:
     if len(faults) > 1:
         tables["What went wrong"] = columns(faults)
     return tables
+
+
+def idle_table(idle: dict[str, list[Idle]]) -> dict[str, list[str]]:
+    rows = [["set-up", "checkpoints", "the guest stood still, ms", "as it tells itself (mean)", "wanted", "reached"]]
+    for name, rounds in idle.items():
+        pauses = Figure([pause for each in rounds for pause in each.pauses])
+        reached = pauses.median <= PAUSE_GOAL and max(each.inside for each in rounds) <= PAUSE_GOAL
+        rows.append([name, str(len(pauses.values)), spread(pauses), spread(Figure([each.inside for each in rounds])),
+                     f"at most {PAUSE_GOAL:g}" if name == OURS else "", ("yes" if reached else "no") if name == OURS else ""])
+    return {"Checkpoints of an idle guest": columns(rows)}
 
 
 def goals_of(results: Results) -> dict[str, list[str]]:
@@ -350,15 +399,24 @@ def pair(arguments: argparse.Namespace) -> None:
     guest.build()
     look_for_others(arguments.update_docs)
     results = measure_all(setups, workloads, rounds, seconds)
+    idle: dict[str, list[Idle]] = {}
+    if not arguments.workload:
+        with Progress("checkpoints of an idle guest"):
+            for _ in range(rounds):
+                for setup in setups:
+                    if setup.name in (STOCK, OURS):
+                        idle.setdefault(setup.name, []).append(measure_idle(setup))
 
-    tables = goals_of(results) | tables_of(results)
+    tables = goals_of(results) | tables_of(results) | (idle_table(idle) if idle else {})
     note = f"Median (least..greatest) of {rounds} round{'s' * (rounds > 1)} of {seconds:g} s, taken in turns."
     text = as_text(tables, note)
     (DIRECTORY / "pair.txt").write_text(text, encoding="utf-8")
     (DIRECTORY / "pair.json").write_text(json.dumps(
         {workload.name: {name: [vars(run) | {"throughput": run.throughput(workload), "unit": workload.unit}
                                 for run in runs] for name, runs in by_name.items()}
-         for workload, by_name in results.items()}, indent=1) + "\n", encoding="utf-8")
+         for workload, by_name in results.items()} |
+        {"idle": {name: [vars(each) for each in rounds] for name, rounds in idle.items()}}, indent=1) + "\n",
+        encoding="utf-8")
     sys.stdout.write(text)
     if arguments.plot:
         arguments.plot.write_text(draw(results), encoding="utf-8")

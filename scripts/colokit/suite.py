@@ -100,7 +100,7 @@ def steps_7_2(root: Path) -> tuple[Step, ...]:
 """),
                 Replace("qapi/qom.json", "# @iothread: name of the iothread to run in",
                         within="# @ColoCompareProperties:",
-                        text="# @iothread: name of the iothread to run in (default: the main loop)"),
+                        text="# @iothread: name of the iothread to run in (default: one of its own)"),
                 Cut("qapi/qom.json", "queue is full and additional packets are received, the",
                     "additional packets are dropped. (default: 1024)",
                     within="# @ColoCompareProperties:", text="""\
@@ -129,7 +129,7 @@ def steps_7_2(root: Path) -> tuple[Step, ...]:
                 Replace("qemu-options.hx", "outdev=chardevid,iothread=id[",
                         "outdev=chardevid[,iothread=id][,active=auto|on][,peer_timeout=ms]["),
                 Insert("qemu-options.hx", "size depend on user environment.", text="""\
-        Without iothread= the comparison runs in the main loop.
+        Without iothread= the comparison runs in a thread of its own.
         Packets are compared while COLO is running and pass otherwise;
         active=on compares them always. When a checkpoint is due and makes
         no headway for peer_timeout (default: 3000 ms), the secondary is

@@ -141,6 +141,39 @@ class MemoryTest(PairTest):
         self.assert_guests_well()
 
 
+class TranslationsTest(PairTest):
+
+    def test_secondary_keeps_its_translations(self) -> None:
+        """TCG does not translate everything anew after each checkpoint."""
+        pair = self.start(checkpoint_delay=200)
+
+        def flushes() -> int:
+            return int(re.search(r"TB flush count +(\d+)", pair.secondary.monitor.human("info jit"))[1])
+
+        pair.wait_checkpoints(2)
+        before = flushes()
+        pair.wait_checkpoints(pair.checkpoints() + 5)
+        self.assertEqual(flushes(), before)
+
+    def test_secondary_runs_its_new_code(self) -> None:
+        """... but what has changed: a guest that writes code runs what it has written, on both sides and after a failover."""
+        pair = self.start(checkpoint_delay=100, run="code")
+
+        def reports(qemu: Qemu) -> int:
+            return len(re.findall(r"code: \d+ rounds, none stale", qemu.console()))
+
+        for qemu in pair.processes():
+            seen = reports(qemu)
+            wait_until(lambda: reports(qemu) > seen + 1, 60, f"the {qemu.role}'s code check to go on")
+        pair.wait_checkpoints(30)
+        self.assert_guests_well()
+        pair.kill_primary()
+        pair.failover()
+        before = reports(pair.secondary)
+        wait_until(lambda: reports(pair.secondary) > before + 1, 60, "the code check to go on")
+        self.assert_guests_well()
+
+
 class LostSecondaryTest(PairTest):
 
     def test_primary_survives_lost_secondary(self) -> None:

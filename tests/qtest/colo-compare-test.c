@@ -34,6 +34,9 @@ typedef struct {
 /* What is longer than any test takes: nothing is to happen because of the time. */
 #define NO_TIMEOUT ",compare_timeout=3600000"
 
+/* What an object reads at once at most (COLO_LINK_READ), bytes. */
+#define READ_SIZE (256 * 1024)
+
 static Compare start(const char *options)
 {
     bool vnet = strstr(options, "vnet_hdr_support=on");
@@ -593,7 +596,7 @@ static void check_backpressure(bool primary_first, uint32_t segments, const char
     colo_test_wait_count_at_least(c.t, "comp0", ahead, queue_size);
     colo_test_run(c.t, 100);
     /* One read may bring a little more. */
-    g_assert_cmpuint(count(&c, ahead), <=, queue_size + 64 * 1024 / len);
+    g_assert_cmpuint(count(&c, ahead), <=, queue_size + READ_SIZE / len);
     g_assert_cmpuint(count(&c, primary_first ? "primary.packets" : "secondary.packets"), ==, count(&c, ahead));
     g_assert_true(colo_peer_is_silent(c.out));
     colo_test_assert_responsive(c.t);
@@ -647,7 +650,7 @@ static void check_long_flow(bool primary_first, const char *options)
         expect_stream(c.out, 1, i, i + stride, len);
     }
     g_assert_cmpuint(count(&c, "released.packets"), ==, segments);
-    g_assert_cmpuint(count(&c, "held-max"), <=, 1024 + 64 * 1024 / len);
+    g_assert_cmpuint(count(&c, "held-max"), <=, 1024 + READ_SIZE / len);
     g_assert_cmpuint(process_number(&c, "status", "VmHWM:"), <, before + history + 16 * 1024);
     colo_test_end(c.t);
 }
@@ -1105,7 +1108,7 @@ static void test_two_objects(void)
     send_stream(c1.primary, 1, 0, segments, len);
     colo_test_wait_count(t, "comp0", "divergences.timeout", 1);
     colo_test_wait_count_at_least(t, "comp1", "held", 1000);
-    g_assert_cmpuint(colo_test_count(t, "comp0", "held"), <=, 1 + 64 * 1024 / len);
+    g_assert_cmpuint(colo_test_count(t, "comp0", "held"), <=, 1 + READ_SIZE / len);
     g_assert_cmpuint(colo_test_count(t, "comp1", "divergences.timeout"), ==, 0);
     send_stream(c0.secondary, 1, 0, segments, len);
     send_stream(c1.secondary, 1, 0, segments, len);
@@ -1182,11 +1185,12 @@ static void test_properties(void)
     check_property(t, "compare_timeout", "3000");
     check_property(t, "expired_scan_cycle", "1000");
     check_property(t, "max_queue_size", "1024");
+    check_property(t, "peer_timeout", "3000");
     colo_test_del(t, "comp0");
 
     colo_test_add(t, COMPARE("comp0") ", " DEVS ", 'notify_dev': 'xen', 'iothread': 'thread', 'active': 'on',"
                   " 'vnet_hdr_support': true, 'compare_timeout': 4294967295, 'expired_scan_cycle': 1,"
-                  " 'max_queue_size': 4294967295");
+                  " 'max_queue_size': 4294967295, 'peer_timeout': 500");
     check_property(t, "notify_dev", "\"xen\"");
     check_property(t, "iothread", "\"/objects/thread\"");
     check_property(t, "vnet_hdr_support", "true");
@@ -1194,6 +1198,7 @@ static void test_properties(void)
     check_property(t, "compare_timeout", "4294967295");
     check_property(t, "expired_scan_cycle", "1");
     check_property(t, "max_queue_size", "4294967295");
+    check_property(t, "peer_timeout", "500");
     colo_test_end(t);
 }
 
@@ -1221,6 +1226,7 @@ static void test_set_refused(void)
     check_set_refused(c.t, "colo-compare 'comp0'|expired_scan_cycle|from 1", "expired_scan_cycle", "0");
     check_set_refused(c.t, "colo-compare 'comp0'|max_queue_size", "max_queue_size", "0");
     check_set_refused(c.t, "colo-compare 'comp0'|max_queue_size", "max_queue_size", "5");
+    check_set_refused(c.t, "colo-compare 'comp0'|peer_timeout|from 1", "peer_timeout", "0");
     check_property(c.t, "compare_timeout", "3000");
     check_property(c.t, "expired_scan_cycle", "1000");
     check_property(c.t, "max_queue_size", "1024");
@@ -1338,6 +1344,7 @@ static void test_refused_at_start(void)
         { "colo-compare 'comp0'|expired_scan_cycle|from 1",
           "primary_in=pri,secondary_in=sec,outdev=out,expired_scan_cycle=0" },
         { "max_queue_size", "primary_in=pri,secondary_in=sec,outdev=out,max_queue_size=-1" },
+        { "peer_timeout|from 1", "primary_in=pri,secondary_in=sec,outdev=out,peer_timeout=0" },
         { "nosuch", "primary_in=pri,secondary_in=sec,outdev=out,iothread=nosuch" },
         { "active|maybe", "primary_in=pri,secondary_in=sec,outdev=out,active=maybe" },
     };
@@ -1350,7 +1357,46 @@ static void test_refused_at_start(void)
     }
 }
 
-/* query-colo-proxy */
+/* query-colo-proxy, and events */
+
+/* The event of a divergence comes, and tells that.  @offset: -1 for none. */
+static void expect_divergence(Compare *c, const char *reason, const char *flow, int64_t offset, int64_t count)
+{
+    QDict *event = qtest_qmp_eventwait_ref(c->t->qts, "COLO_PROXY_DIVERGENCE");
+    QDict *data = qdict_get_qdict(event, "data");
+
+    g_assert_cmpstr(qdict_get_str(data, "id"), ==, "comp0");
+    g_assert_cmpstr(qdict_get_str(data, "reason"), ==, reason);
+    g_assert_cmpstr(qdict_get_str(data, "flow"), ==, flow);
+    g_assert_cmpint(qdict_get_try_int(data, "offset", -1), ==, offset);
+    g_assert_cmpint(qdict_get_int(data, "count"), ==, count);
+    qobject_unref(event);
+}
+
+/* However often they diverge, one event a second tells of it, and of the last. */
+static void test_divergence_events(void)
+{
+    Compare c = start(",notify_dev=xen" NO_TIMEOUT);
+    const uint32_t first = 0xfffffff0;      /* the stream crosses the wrap */
+
+    send_segment(c.primary, 1, first, 1, SYN | ACK, "");
+    send_segment(c.secondary, 1, first + 1000, 1, SYN | ACK, "");
+    expect_segment(c.out, 1, first, 1, SYN | ACK, "");
+    send_segment(c.primary, 1, first + 1, 1, ACK, "the same, and then: heads");
+    send_segment(c.secondary, 1, first + 1, 1, ACK, "the same, and then: tails");
+    expect_text(c.xen, ASK);
+    expect_divergence(&c, "payload", "tcp 10.0.0.2:80 > 10.1.0.1:10001", 20, 1);
+    checkpoint(&c);
+    for (int i = 2; i <= 5; i++) {
+        send_datagram(c.primary, i, "heads");
+        send_datagram(c.secondary, i, "tails");
+        expect_text(c.xen, ASK);
+        checkpoint(&c);
+    }
+    qtest_clock_step(c.t->qts, 1000 * 1000 * 1000LL);       /* the monitor's clock, under qtest */
+    expect_divergence(&c, "payload", "udp 10.0.0.2:53 > 10.1.0.1:10005", -1, 5);
+    colo_test_end(c.t);
+}
 
 static void test_query(void)
 {
@@ -1402,8 +1448,12 @@ static void test_query(void)
     g_assert_true(g_regex_match_simple("held +5 packets +235 bytes, at most 5 packets", text, 0, 0));
     g_assert_true(g_regex_match_simple("payload +1\\r?\\n", text, 0, 0));
     g_assert_nonnull(strstr(text, "last: payload in udp 10.0.0.2:53 > 10.1.0.1:10002"));
+    g_assert_true(g_regex_match_simple("held for( +[0-9]+\\.[0-9]{3} ms (p50|p99|at most)){3}", text, 0, 0));
+    expect_divergence(&c, "payload", "udp 10.0.0.2:53 > 10.1.0.1:10002", -1, 1);
+    g_assert_cmpuint(count(&c, "held-bytes-max"), ==, count(&c, "held-bytes"));
 
     checkpoint(&c);
+    g_assert_cmpuint(count(&c, "hold-times.max"), >, 0);
     g_assert_cmpuint(count(&c, "released.packets"), ==, 6);
     g_assert_cmpuint(count(&c, "discarded.packets"), ==, 3);
     g_assert_cmpuint(count(&c, "held"), ==, 0);
@@ -1450,5 +1500,6 @@ int main(int argc, char **argv)
     qtest_add_func("/colo/compare/refused", test_refused);
     qtest_add_func("/colo/compare/refused-at-start", test_refused_at_start);
     qtest_add_func("/colo/compare/query", test_query);
+    qtest_add_func("/colo/compare/divergence-events", test_divergence_events);
     return g_test_run();
 }

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A secondary that is lost, in one way or another, never stops the service; and the primary can be protected again."""
+
+import threading
+import time
+import unittest
+
+from colokit import client
+from colokit.pair import Pair, wait_until
+from colokit.pairtest import PairTest
+
+COMPARE_TIMEOUT = 3.0       # seconds; the defaults of colo-compare
+PEER_TIMEOUT = 3.0
+SLACK = 1.5                 # what a busy machine may add
+
+
+class Requests(threading.Thread):
+    """A client that makes one request after the other, each on a connection of its own."""
+
+    def __init__(self, pair: Pair):
+        super().__init__(daemon=True, name="requests")
+        self.pair = pair
+        self.over = threading.Event()
+        self.done: list[tuple[float, float]] = []   # when each began, and the seconds it took
+        self.error: str | None = None
+
+    def run(self) -> None:
+        try:
+            while not self.over.is_set():
+                began = time.monotonic()
+                if client.request(self.pair.network, "/") != b"ready\n":
+                    self.error = "a wrong answer"
+                self.done.append((began, time.monotonic() - began))
+        except Exception as error:      # whatever it is, the test must hear of it
+            self.error = str(error)
+
+    def wait_for_more(self, count: int = 20) -> None:
+        """Wait until so many more have been answered."""
+        wanted = len(self.done) + count
+        wait_until(lambda: self.error or len(self.done) >= wanted, 30, f"{count} further answers")
+
+    def worst(self, since: float = 0.0) -> float:
+        return max((took for began, took in self.done if began >= since), default=0.0)
+
+
+class LostTest(PairTest):
+
+    def begin(self, **options) -> Requests:
+        requests = Requests(self.start(**options))
+        requests.start()
+        self.addCleanup(requests.join)
+        self.addCleanup(requests.over.set)
+        requests.wait_for_more()
+        return requests
+
+    def lost(self, reason: str, timeout: float) -> None:
+        """The loss is told, and the primary goes on alone."""
+        monitor = self.pair.primary.monitor
+        event = monitor.wait_event("COLO_PROXY_PEER_LOST", timeout)
+        self.assertEqual(event["data"], {"id": "comp0", "reason": reason})
+        self.assertEqual(monitor.wait_event("COLO_EXIT", 5)["data"], {"mode": "primary", "reason": "error"})
+        wait_until(lambda: not self.pair.counters()["comp0"]["comparing"], 5, "colo-compare to pass everything through")
+        self.assertEqual(self.pair.counters()["comp0"]["secondary-lost"], reason)
+        self.assertIn(f"passing through, the secondary is lost ({reason})", monitor.human("info colo-proxy"))
+        self.assertTrue(monitor.command("query-status")["running"])
+
+    def protect_again(self, requests: Requests) -> None:
+        """With another secondary, which takes over when the primary dies."""
+        pair = self.pair
+        began = time.monotonic()
+        pair.protect_again()
+        requests.wait_for_more()
+        info = pair.counters()["comp0"]
+        self.assertTrue(info["comparing"])
+        self.assertNotIn("secondary-lost", info)
+        self.assertLess(requests.worst(began), COMPARE_TIMEOUT)
+        pair.kill_primary()
+        pair.failover()
+        requests.wait_for_more()
+        self.assertIsNone(requests.error)
+        self.assert_guests_well()
+
+    def test_hung(self) -> None:
+        """Its host freezes."""
+        requests = self.begin()
+        self.pair.secondary.stop()
+        self.lost("silent", COMPARE_TIMEOUT + PEER_TIMEOUT + SLACK)
+        requests.wait_for_more()
+        self.assertLess(requests.worst(), COMPARE_TIMEOUT + PEER_TIMEOUT / 4 + SLACK)
+        self.protect_again(requests)
+
+    def test_hung_in_a_checkpoint(self) -> None:
+        """The same with checkpoints so often that one is under way, or soon."""
+        requests = self.begin(checkpoint_delay=50)
+        self.pair.secondary.stop()
+        self.lost("silent", COMPARE_TIMEOUT + PEER_TIMEOUT + SLACK)
+        requests.wait_for_more()
+        self.assertLess(requests.worst(), COMPARE_TIMEOUT + PEER_TIMEOUT + SLACK)
+        self.assertIsNone(requests.error)
+
+    def test_killed(self) -> None:
+        requests = self.begin()
+        self.pair.kill_secondary()
+        self.lost("closed", SLACK)
+        requests.wait_for_more()
+        self.assertLess(requests.worst(), SLACK)
+        self.protect_again(requests)
+
+    def test_frozen_for_a_moment(self) -> None:
+        """A secondary that stands still for less than compare_timeout is not lost."""
+        requests = self.begin()
+        self.pair.secondary.stop()
+        time.sleep(COMPARE_TIMEOUT / 2)     # this is the thing itself, not a wait for another
+        self.pair.secondary.cont()
+        requests.wait_for_more()
+        info = self.pair.counters()["comp0"]
+        self.assertTrue(info["comparing"])
+        self.assertNotIn("secondary-lost", info)
+        self.assertTrue(self.pair.colo_runs())
+
+    def test_output_cut_off(self) -> None:
+        """The secondary's output breaks off, but the frame lives: output leaves by checkpoints until it is connected again."""
+        requests = self.begin()
+        monitor = self.pair.primary.monitor
+        before = self.pair.counters()["comp0"]["checkpoints"]
+        began = time.monotonic()
+        self.pair.secondary.monitor.command("yank", instances=[{"type": "chardev", "id": "red1"}])
+        self.assertEqual(monitor.wait_event("COLO_PROXY_PEER_LOST", SLACK)["data"]["reason"], "closed")
+        requests.wait_for_more()
+        wait_until(lambda: self.pair.counters()["comp0"]["secondary-connected"], 10, "the secondary's output")
+        requests.wait_for_more()
+        self.assertLess(requests.worst(began), COMPARE_TIMEOUT / 2)
+        info = self.pair.counters()["comp0"]
+        self.assertTrue(info["comparing"])
+        self.assertNotIn("secondary-lost", info)
+        self.assertGreater(info["checkpoints"], before)
+        self.assertIsNone(requests.error)
+        self.assertTrue(self.pair.colo_runs())
+
+
+if __name__ == "__main__":
+    unittest.main()
