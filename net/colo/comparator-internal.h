@@ -11,6 +11,12 @@
 #include "net/colo/history.h"
 #include "net/colo/queue.h"
 
+/* An acknowledgement, and what comes with it. */
+typedef struct {
+    uint32_t ack;
+    uint32_t edge;                  /* behind the last position that it allows the client to send */
+} ColoGrant;
+
 /*
  * One TCP connection, as far as the guest's direction goes.  Positions are in the primary's sequence space,
  * into which the rewriter has mapped the secondary's segments; only a secondary's SYN comes with a number of its own.
@@ -20,30 +26,26 @@ typedef struct {
     uint32_t next;                  /* all before it is compared, or was sent before the epoch */
     uint32_t primary_isn;
     uint32_t primary_end;           /* behind the last unit that the primary has been let send */
-    uint32_t primary_ack;           /* highest acknowledgement that the primary has been let send */
-    uint32_t primary_edge;          /* behind the last position that the primary has allowed the client to send */
-    uint32_t secondary_edge;        /* the same of the secondary */
+    ColoGrant primary_grant;        /* highest acknowledgement that the primary has been let send */
+    ColoGrant secondary_grant;      /* highest acknowledgement that the secondary has made */
     uint32_t primary_rst;           /* sequence number of the last RST that the primary has been let send */
     uint32_t primary_rst_ack;       /* and its acknowledgement */
     uint32_t secondary_isn;         /* in the secondary's own space */
-    uint32_t secondary_ack;         /* highest acknowledgement that the secondary has made */
     uint64_t primary_options;       /* of the SYN that was compared, or has left, hashed */
     uint64_t secondary_options;     /* of its SYN, hashed */
     uint64_t said;                  /* what has left, in the history */
     ColoPacket *frontier;           /* first held packet that is not wholly compared */
     uint8_t secondary_probe;        /* its last repetition of the byte before `next` */
-    uint8_t window_scale;           /* of both sides, whose SYNs have the same options */
+    uint8_t window_scale;           /* at most, of both sides, whose SYNs have the same options */
     bool next_set : 1;
     bool primary_isn_set : 1;
     bool primary_end_set : 1;
-    bool primary_ack_set : 1;
-    bool primary_edge_set : 1;
-    bool secondary_edge_set : 1;
+    bool primary_grant_set : 1;
     bool window_scale_set : 1;
     bool primary_rst_set : 1;
     bool primary_rst_acks : 1;      /* and that it carried an ACK */
     bool secondary_isn_set : 1;
-    bool secondary_ack_set : 1;
+    bool secondary_grant_set : 1;
     bool secondary_syn : 1;         /* a SYN that no SYN of the primary has been compared with yet */
     bool secondary_syn_ack : 1;     /* and that it carried an ACK */
     bool secondary_rst : 1;         /* a RST that no RST of the primary has left for yet */
@@ -143,7 +145,7 @@ void colo_compare_tcp_rebase(ColoCompareFlow *f);
 void colo_compare_tcp_extend_base(ColoCompareFlow *f);
 /* The primary's @p has left. */
 void colo_compare_tcp_released(ColoComparator *c, ColoCompareFlow *f, const ColoPacket *p);
-/* True if @p waits for nothing but the secondary's acknowledgement. */
+/* True if @p waits for nothing but the secondary's acknowledgement, or for it to have room. */
 bool colo_compare_tcp_waits_for_ack(const ColoCompareFlow *f, const ColoPacket *p);
 
 /* fragments.c */

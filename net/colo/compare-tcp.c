@@ -23,6 +23,11 @@
  * as that one goes.  The primary may have nothing further to say that would tell the rest: so an acknowledgement that would
  * leave the client next to nothing to send waits until the secondary has room, unless something comes behind it.
  *
+ * How many bytes a window stands for, the client knows better: the scale is that of the primary's SYN, but the SYN may not have
+ * been seen, or the client may have refused to scale.  What is reckoned with here is never smaller than it is.  So too little
+ * is told rather than too much: what the secondary has acknowledged beyond the primary counts for less than it should.  That
+ * holds for the window of its highest acknowledgement only; one that came before would count for too much, and for long.
+ *
  * Order.  Packets leave in the order in which the primary sent them, but for one: a repetition of what has left
  * overtakes what is held.  It must: if the client lost the first copy, the secondary may not send on before the
  * client has acknowledged it, and what is held waits for the secondary.
@@ -51,14 +56,15 @@
  */
 #define PATIENCE (256 * 1024)
 
-/* An acknowledgement that allows the client to send so much need not wait for more (bytes): two full segments. */
+/*
+ * An acknowledgement that allows the client to send so much (bytes: two full segments), or half of what the primary has
+ * room for, need not wait for more: senders do not, either (RFC 9293, section 3.8.6.2.1).
+ */
 #define WINDOW_ENOUGH 2920
 
-/*
- * Where the SYN was not seen, windows count for the most they may mean.  What the secondary has acknowledged beyond the primary
- * counts for less then, so rather too little is told than too much.
- */
+/* Where the SYN was not seen: the largest scale there is (RFC 7323, section 2.3), and which part of a window is enough. */
 #define WINDOW_SCALE_UNKNOWN 14
+#define WINDOW_PART_ENOUGH 16
 
 /* What two SYNs must have in common besides being one. */
 static uint64_t syn_options(const ColoComparator *c, const ColoPacket *p)
@@ -69,9 +75,14 @@ static uint64_t syn_options(const ColoComparator *c, const ColoPacket *p)
     return colo_flow_table_hash(c->flows, options, len);
 }
 
-static void raise_to(uint32_t *position, uint32_t to, bool set)
+/* Takes note of one acknowledgement more: the highest counts, and of equal ones the one that allows most. */
+static void add_grant(ColoGrant *grant, bool set, ColoGrant more)
 {
-    *position = set ? colo_seq_max(*position, to) : to;
+    if (!set || colo_seq_after(more.ack, grant->ack)) {
+        *grant = more;
+    } else if (more.ack == grant->ack) {
+        grant->edge = colo_seq_max(grant->edge, more.edge);
+    }
 }
 
 /* All before @position is compared, or was sent before the epoch. */
@@ -291,36 +302,49 @@ static bool repeats_rst(const ColoTcp *t, const ColoPacket *p)
            t->primary_rst_acks == !!(p->tcp_flags & COLO_TCP_ACK);
 }
 
-/* By how many bits the window of @p is scaled (RFC 7323, section 2.2: that of a SYN is not). */
+/* By how many bits the window of @p is scaled, at most (RFC 7323, section 2.2: that of a SYN is not). */
 static uint32_t scale_of(const ColoTcp *t, const ColoPacket *p)
 {
     return p->tcp_flags & COLO_TCP_SYN ? 0 : t->window_scale_set ? t->window_scale : WINDOW_SCALE_UNKNOWN;
 }
 
-/* Behind the last position that @p, which has an ACK, allows the client to send. */
-static uint32_t edge_of(const ColoTcp *t, const ColoPacket *p)
+/* What @p, which has an ACK, grants the client. */
+static ColoGrant grant_of(const ColoTcp *t, const ColoPacket *p)
 {
-    return p->ack + ((uint32_t)colo_packet_window(p) << scale_of(t, p));
+    return (ColoGrant) { .ack = p->ack, .edge = p->ack + ((uint32_t)colo_packet_window(p) << scale_of(t, p)) };
 }
 
-/* True if @p allows the client to send what the secondary has no room for. */
+/* True if @p, which the secondary has acknowledged as much as, allows the client to send what that has no room for. */
 static bool exceeds(const ColoTcp *t, const ColoPacket *p)
 {
-    return (p->tcp_flags & (COLO_TCP_ACK | COLO_TCP_SYN | COLO_TCP_RST)) == COLO_TCP_ACK && t->secondary_edge_set &&
-           !p->indivisible && colo_seq_after(edge_of(t, p), t->secondary_edge);
+    return (p->tcp_flags & (COLO_TCP_ACK | COLO_TCP_SYN | COLO_TCP_RST)) == COLO_TCP_ACK && !p->indivisible &&
+           colo_seq_after(grant_of(t, p).edge, t->secondary_grant.edge);
 }
 
-/* True if the client will have something to send after the acknowledged @p, whose window goes as far as the secondary's. */
+/* The window that is to be told in place of that of such a packet. */
+static uint16_t window_to_tell(const ColoTcp *t, const ColoPacket *p)
+{
+    return (uint16_t)((t->secondary_grant.edge - p->ack) >> scale_of(t, p));
+}
+
+/* True if the client will have something to send after @p, which the secondary has acknowledged as much as. */
 static bool leaves_room(const ColoTcp *t, const ColoPacket *p)
 {
-    return !exceeds(t, p) || t->secondary_edge - p->ack >= MIN(edge_of(t, p) - p->ack, WINDOW_ENOUGH);
+    uint32_t window = colo_packet_window(p), told;
+
+    if (!exceeds(t, p)) {
+        return true;
+    }
+    told = window_to_tell(t, p);
+    return t->window_scale_set ? 2 * told >= window || told << t->window_scale >= WINDOW_ENOUGH
+                               : WINDOW_PART_ENOUGH * told >= window;
 }
 
 /* True if the secondary stands by all of @p that is not a position of the stream. */
 static bool gate_is_open(const ColoTcp *t, const ColoPacket *p)
 {
     bool acked = !(p->tcp_flags & COLO_TCP_ACK) ||
-                 (t->secondary_ack_set && !colo_seq_after(p->ack, t->secondary_ack));
+                 (t->secondary_grant_set && !colo_seq_after(p->ack, t->secondary_grant.ack));
 
     if (p->tcp_flags & COLO_TCP_RST) {
         return repeats_rst(t, p) || (t->secondary_rst && acked);
@@ -349,12 +373,11 @@ static void release_granted(ColoComparator *c, ColoCompareFlow *f, const ColoPac
         colo_compare_release(c, f, p);
         return;
     }
-    raise_to(&t->primary_edge, edge_of(t, p), t->primary_edge_set);
-    t->primary_edge_set = true;
     narrowed = colo_packet_hold(p);
-    colo_packet_set_window(narrowed, (uint16_t)((t->secondary_edge - p->ack) >> scale_of(t, p)));
+    colo_packet_set_window(narrowed, window_to_tell(t, p));
     colo_compare_release(c, f, narrowed);
     colo_packet_free(narrowed);
+    add_grant(&t->primary_grant, t->primary_grant_set, grant_of(t, p));     /* what a checkpoint makes the secondary's */
 }
 
 /* Lets the front of the held @p go, up to where it is compared. */
@@ -414,12 +437,12 @@ static void primary_opens(ColoComparator *c, ColoCompareFlow *f, const ColoPacke
     set_next(t, p->seq);
     t->primary_isn = p->seq;
     t->primary_isn_set = true;
-    t->primary_end_set = t->primary_ack_set = t->primary_edge_set = t->primary_rst_set = false;
+    t->primary_end_set = t->primary_grant_set = t->primary_rst_set = false;
     t->window_scale = colo_packet_window_scale(p);
     t->window_scale_set = true;
     t->said = 0;
     if (!t->secondary_syn) {
-        t->secondary_ack_set = t->secondary_edge_set = false;
+        t->secondary_grant_set = false;
         t->secondary_rst = false;
     }
     colo_flow_reopen(c->flows, &f->flow);
@@ -498,7 +521,7 @@ static void secondary_opens(ColoComparator *c, ColoCompareFlow *f, const ColoPac
     t->secondary_syn = true;
     t->secondary_syn_ack = p->tcp_flags & COLO_TCP_ACK;
     t->secondary_options = syn_options(c, p);
-    t->secondary_ack_set = t->secondary_edge_set = false;
+    t->secondary_grant_set = false;
     t->secondary_rst = false;
 }
 
@@ -519,12 +542,8 @@ static void secondary_packet(ColoComparator *c, ColoCompareFlow *f, ColoPacket *
         }
     }
     if (p->tcp_flags & COLO_TCP_ACK) {
-        raise_to(&t->secondary_ack, p->ack, t->secondary_ack_set);
-        t->secondary_ack_set = true;
-        if (!(p->tcp_flags & COLO_TCP_RST)) {
-            raise_to(&t->secondary_edge, edge_of(t, p), t->secondary_edge_set);
-            t->secondary_edge_set = true;
-        }
+        add_grant(&t->secondary_grant, t->secondary_grant_set, grant_of(t, p));
+        t->secondary_grant_set = true;
     }
 
     if (positioned && f->secondary.head) {
@@ -582,14 +601,12 @@ void colo_compare_tcp_released(ColoComparator *c, ColoCompareFlow *f, const Colo
             colo_history_add(c->history, &t->said, p);
         }
         if (colo_packet_seq_len(p)) {
-            raise_to(&t->primary_end, p->seq_end, t->primary_end_set);
+            t->primary_end = t->primary_end_set ? colo_seq_max(t->primary_end, p->seq_end) : p->seq_end;
             t->primary_end_set = true;
         }
         if (p->tcp_flags & COLO_TCP_ACK) {
-            raise_to(&t->primary_ack, p->ack, t->primary_ack_set);
-            t->primary_ack_set = true;
-            raise_to(&t->primary_edge, edge_of(t, p), t->primary_edge_set);
-            t->primary_edge_set = true;
+            add_grant(&t->primary_grant, t->primary_grant_set, grant_of(t, p));
+            t->primary_grant_set = true;
         }
     }
     if (p->tcp_flags & (COLO_TCP_FIN | COLO_TCP_RST)) {
@@ -603,10 +620,8 @@ void colo_compare_tcp_rebase(ColoCompareFlow *f)
 
     set_next(t, t->primary_end);
     t->next_set = t->primary_end_set;
-    t->secondary_ack = t->primary_ack;
-    t->secondary_ack_set = t->primary_ack_set;
-    t->secondary_edge = t->primary_edge;
-    t->secondary_edge_set = t->primary_edge_set;
+    t->secondary_grant = t->primary_grant;
+    t->secondary_grant_set = t->primary_grant_set;
     t->secondary_isn_set = false;
     t->secondary_syn = false;
     t->secondary_rst = false;
@@ -619,11 +634,9 @@ void colo_compare_tcp_extend_base(ColoCompareFlow *f)
     if (t->primary_end_set) {
         set_next(t, t->next_set ? colo_seq_max(t->next, t->primary_end) : t->primary_end);
     }
-    if (t->primary_ack_set) {
-        raise_to(&t->secondary_ack, t->primary_ack, t->secondary_ack_set);
-        t->secondary_ack_set = true;
-        raise_to(&t->secondary_edge, t->primary_edge, t->secondary_edge_set);
-        t->secondary_edge_set = true;
+    if (t->primary_grant_set) {
+        add_grant(&t->secondary_grant, t->secondary_grant_set, t->primary_grant);
+        t->secondary_grant_set = true;
     }
     if (t->primary_isn_set && t->secondary_isn_set && t->secondary_isn == t->primary_isn) {
         t->secondary_syn = false;       /* it repeats the primary's own */

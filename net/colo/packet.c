@@ -51,6 +51,9 @@
 #define WINDOW_SCALE_MAX 14
 #define TCP_OPTION_TIMESTAMPS 8
 #define TCP_OPTION_TIMESTAMPS_LEN 10
+#define TCP_OPTION_MD5 19           /* RFC 2385 */
+#define TCP_OPTION_AO 29            /* RFC 5925; with all algorithms there are it is the shorter one */
+#define TCP_OPTION_SIGNATURE_MIN 16
 #define TCP_WINDOW 14               /* offsets of fields in the header */
 #define TCP_CHECKSUM 16
 #define TCP_URGENT 18
@@ -104,6 +107,39 @@ static uint32_t tcp_seq_len(uint32_t payload_len, uint8_t flags)
     return payload_len + !!(flags & COLO_TCP_SYN) + !!(flags & COLO_TCP_FIN);
 }
 
+/*
+ * Finds the next option in the @len bytes at @options, from *@at on, which is moved behind it; *@at counts from there.
+ *
+ * Returns: where the option begins; @len if there is none, or nothing sensible.
+ */
+static uint32_t next_option(const uint8_t *options, uint32_t len, uint32_t *at)
+{
+    uint32_t begin = *at;
+
+    while (begin < len && options[begin] == TCP_OPTION_NOP) {
+        begin++;
+    }
+    if (len - begin < 2 || options[begin] == TCP_OPTION_END || options[begin + 1] < 2 ||
+        options[begin + 1] > len - begin) {
+        return len;
+    }
+    *at = begin + options[begin + 1];
+    return begin;
+}
+
+/* True if the options sign the segment, its header included. */
+static bool is_signed(const uint8_t *options, uint32_t len)
+{
+    uint32_t begin;
+
+    for (uint32_t at = 0; (begin = next_option(options, len, &at)) < len;) {
+        if (options[begin] == TCP_OPTION_MD5 || options[begin] == TCP_OPTION_AO) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* The transport header at p->l4.  Returns false if it is cut short or impossible. */
 static bool parse_tcp(ColoPacket *p)
 {
@@ -124,6 +160,9 @@ static bool parse_tcp(ColoPacket *p)
     p->seq_end = p->seq + tcp_seq_len(p->payload_len, p->tcp_flags);
     p->compared = p->seq;
     p->ack = colo_get_be32(tcp + 8);
+    if (header >= TCP_HEADER + TCP_OPTION_SIGNATURE_MIN) {
+        p->indivisible = is_signed(tcp + TCP_HEADER, header - TCP_HEADER) || p->indivisible;
+    }
     return true;
 }
 
@@ -377,26 +416,6 @@ ColoRun colo_packet_run(const ColoPacket *p, uint32_t seq)
     return (ColoRun) { .kind = COLO_RUN_FIN, .len = 1 };
 }
 
-/*
- * Finds the next option in the @len bytes at @options, from *@at on, which is moved behind it; *@at counts from there.
- *
- * Returns: where the option begins; @len if there is none, or nothing sensible.
- */
-static uint32_t next_option(const uint8_t *options, uint32_t len, uint32_t *at)
-{
-    uint32_t begin = *at;
-
-    while (begin < len && options[begin] == TCP_OPTION_NOP) {
-        begin++;
-    }
-    if (len - begin < 2 || options[begin] == TCP_OPTION_END || options[begin + 1] < 2 ||
-        options[begin + 1] > len - begin) {
-        return len;
-    }
-    *at = begin + options[begin + 1];
-    return begin;
-}
-
 uint32_t colo_packet_tcp_options(const ColoPacket *p, uint8_t options[40])
 {
     uint32_t len = p->payload - p->l4 - TCP_HEADER;
@@ -508,6 +527,9 @@ uint32_t colo_packet_cut(ColoPacket *p, uint32_t len, uint8_t *head)
     p->payload_len -= bytes;
     p->tcp_flags = flags & (uint8_t)~COLO_TCP_SYN;
     p->seq += len;
+    if (syn) {      /* the window of a SYN is not scaled, that of the rest is (RFC 7323, section 2.2) */
+        colo_put_be16(data + p->l4 + TCP_WINDOW, (uint16_t)(colo_packet_window(p) >> colo_packet_window_scale(p)));
+    }
     if (flags & COLO_TCP_URG) {
         uint32_t urgent = colo_get_be16(data + p->l4 + TCP_URGENT);     /* counts from the segment's beginning */
 

@@ -9,12 +9,15 @@
  *
  *  - accounts: the counters are what was given, released and discarded; what is held is what has not left yet, to the
  *    byte;
- *  - nothing invented, nothing lost, nothing twice: a released frame is the primary's to the byte, or a piece cut from
- *    it, from where the last piece ended, with right lengths and checksums; once nothing is held all has left;
+ *  - nothing invented, nothing lost, nothing twice: a released frame is the primary's to the byte but for a narrower
+ *    window, or a piece cut from it, from where the last piece ended, with right lengths and checksums; once nothing is
+ *    held all has left;
  *  - order: within a flow packets leave as they came, but for repetitions of bytes sent before;
  *  - output commit: what leaves without a checkpoint the secondary has said, too, in this epoch (each unit of sequence
  *    space at its position, as high an acknowledgement, a SYN with the same options, a RST, the same datagram as
  *    often), or the primary had said it before the epoch;
+ *  - windows: what so leaves does not allow the client to send more than either has had room for, however small the
+ *    unit in which the client counts them;
  *  - time: a deadline no later than what is held longest allows, kept; one question an epoch, for a reason that is
  *    true; none at all where the sides have said the same;
  *  - load: a side waits if, and only if, a queue of its is full or the secondary is early;
@@ -41,6 +44,7 @@
 #define RECORDS 512
 #define PIECE_ID 0x8000     /* IP identification: from here on of a datagram in pieces, below it of a record */
 #define FRAME 256
+#define WINDOW_SCALE 2      /* that SYNs offer; the client makes no use of it */
 #define HISTORY (256 * 1024)    /* more than one run can say */
 
 /* What is said at a position of a stream: one of some bytes, or: */
@@ -78,6 +82,7 @@ typedef struct {
     uint8_t content;        /* which datagram, or which kind of LOCAL */
     uint8_t padding;        /* bytes behind the datagram */
     uint8_t ident;          /* PIECE: which datagram it says it is of */
+    uint16_t window;        /* STREAM */
     uint8_t block;          /* PIECE: the first */
     uint8_t blocks;         /* PIECE: how many */
     bool offload;           /* checksum left to it */
@@ -104,6 +109,7 @@ typedef struct {
     bool rst;
     bool acked;
     uint8_t ack;
+    uint32_t edge;          /* behind the last position that the client may send, windows unscaled */
     uint16_t datagrams[NOTED][CONTENTS];
 } Said;
 
@@ -118,6 +124,8 @@ typedef struct {
     bool spans;             /* the primary has said something, from `start` to before `end` */
     uint8_t start, end;
     bool gap;               /* it has left out something, or begun anew */
+    bool met;               /* something has been said that is no SYN of the secondary's */
+    bool rescaled;          /* before the primary's SYN, and windows may count otherwise since */
     bool dirty;             /* there may be something to differ about */
 } Flow;
 
@@ -127,13 +135,14 @@ static struct {
     bool comparing;
     bool asked;
     bool settling;          /* everything held is to leave */
-    bool losing_peer;
+    bool away;              /* the secondary's connection has ended */
     int64_t now;
     int64_t settled;        /* when this epoch began */
     bool left_uncounted;    /* in it, datagrams of the primary have left with its first mark */
     int64_t timeout;
     uint32_t queue_size;
     uint32_t vnet_len;
+    uint16_t window[COLO_SIDES];
     uint32_t epoch;
     bool marks[COLO_SIDES];
     uint32_t next_mark[COLO_SIDES];     /* the epoch that the side's next mark begins */
@@ -215,11 +224,16 @@ static bool has_block(const Saying *s, uint8_t block)
     return s->block <= block && block < s->block + s->blocks;
 }
 
+static uint8_t window_scale(const Saying *s)
+{
+    return s->options % 4 == 1 ? WINDOW_SCALE : 0;
+}
+
 static uint32_t options_of(const Saying *s, ColoSide side, uint8_t options[12])
 {
     static const uint8_t kinds[4][12] = {
         { 0 },
-        { 2, 4, 0x05, 0xb4 },
+        { 3, 3, WINDOW_SCALE, 1 },
         { 1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2 },
         { 2, 4, 0x05, 0xb0 },
     };
@@ -230,6 +244,20 @@ static uint32_t options_of(const Saying *s, ColoSide side, uint8_t options[12])
         options[7] = side == COLO_PRIMARY ? 17 : 99;        /* each has a clock of its own */
     }
     return lens[s->options % 4];
+}
+
+static uint16_t window_of(const uint8_t *frame, uint32_t size)
+{
+    return get16(frame + layout_of(frame, size, m.vnet_len).l4 + 14);
+}
+
+/* Checksum included. */
+static void set_window(uint8_t *frame, uint32_t size, uint16_t window)
+{
+    Layout l = layout_of(frame, size, m.vnet_len);
+
+    set16(frame + l.l4 + 14, window);
+    layout_mend(&l, frame, m.vnet_len);
 }
 
 static uint32_t frame_segment(const Saying *s, const Build *b, ColoSide side, uint8_t *frame)
@@ -245,16 +273,11 @@ static uint32_t frame_segment(const Saying *s, const Build *b, ColoSide side, ui
         payload[i] = byte_at(s->flow, first + i, s->variant);
     }
     size = build_tcp(b, frame, seq, ack, s->flags, options, options_len, payload, s->len);
-    if (b->vnet_len) {
-        frame[0] = s->offload;
-        if (s->offload) {
-            Layout l = layout_of(frame, size, b->vnet_len);
-
-            frame[1] = 1;
-            frame[4] = 4;
-            layout_mend(&l, frame, b->vnet_len);
-        }
+    if (b->vnet_len && s->offload) {
+        frame[0] = frame[1] = 1;
+        frame[4] = 4;
     }
+    set_window(frame, size, s->window);
     return size;
 }
 
@@ -347,6 +370,7 @@ static void note(Said *said, const Saying *s, ColoSide side)
     if (s->flags & ACK) {
         said->ack = said->acked && said->ack > s->ack ? said->ack : s->ack;
         said->acked = true;
+        said->edge = MAX(said->edge, s->ack + s->window);
     }
     if (s->flags & RST) {
         said->rst = true;
@@ -370,6 +394,7 @@ static void add_said(Said *to, const Said *more)
     if (more->acked) {
         to->ack = to->acked && to->ack > more->ack ? to->ack : more->ack;
         to->acked = true;
+        to->edge = MAX(to->edge, more->edge);
     }
 }
 
@@ -396,8 +421,8 @@ static void check_unit(const Record *r, uint32_t i)
             value_of(s, i));
 }
 
-/* Output commit, for the units @from .. @to of @r. */
-static void check_commit(const Record *r, uint32_t from, uint32_t to)
+/* Output commit, for the units @from .. @to of @r; @window goes with them. */
+static void check_commit(const Record *r, uint32_t from, uint32_t to, uint16_t window)
 {
     const Saying *s = &r->said;
     Flow *f = &m.flows[s->flow];
@@ -422,6 +447,11 @@ static void check_commit(const Record *r, uint32_t from, uint32_t to)
     if (s->flags & ACK) {
         REQUIRE((f->now.acked && f->now.ack >= s->ack) || (f->settled.acked && f->settled.ack >= s->ack),
                 "flow %u: %u is acknowledged, the secondary only %u", s->flow, s->ack, f->now.ack);
+    }
+    if (s->flags & ACK && !(s->flags & RST) && !(s->flags & SYN && from == 0) && !f->rescaled) {
+        REQUIRE(s->ack + window <= MAX(f->now.edge, f->settled.edge),
+                "flow %u: the client may send up to %u, the secondary has room up to %u", s->flow, s->ack + window,
+                MAX(f->now.edge, f->settled.edge));
     }
 }
 
@@ -451,12 +481,34 @@ static void check_order(const Record *r, uint32_t from, uint32_t to)
     }
 }
 
+static bool may_be_narrowed(uint8_t flags)
+{
+    return (flags & (ACK | SYN | RST)) == ACK;
+}
+
+/* True if all of @r leaves, with its own window or a narrower one. */
+static bool is_whole(const Record *r, const uint8_t *frame, uint32_t size)
+{
+    uint8_t narrowed[FRAME];
+
+    if (r->left || size != r->size) {
+        return false;
+    }
+    memcpy(narrowed, r->frame, size);
+    if (r->said.sort == STREAM && may_be_narrowed(r->said.flags) && window_of(frame, size) < r->said.window) {
+        set_window(narrowed, size, window_of(frame, size));
+    }
+    return !memcmp(frame, narrowed, size);
+}
+
 /* A piece of @r that is not all of it. */
 static uint32_t check_piece(const Record *r, const uint8_t *frame, uint32_t size)
 {
     const Saying *s = &r->said;
     Layout l = layout_of(frame, size, m.vnet_len);
     Layout whole = layout_of(r->frame, r->size, m.vnet_len);
+    uint16_t window = window_of(frame, size);
+    uint16_t expected = s->flags & SYN && r->left ? s->window >> window_scale(s) : s->window;
 
     REQUIRE(l.kind == KIND_TCP && l.end == size && !l.cut_short && l.payload == whole.payload, "a piece of %u bytes",
             size);
@@ -473,6 +525,7 @@ static uint32_t check_piece(const Record *r, const uint8_t *frame, uint32_t size
     REQUIRE(!(l.flags & SYN) == !(s->flags & SYN && r->left == 0), "SYN");
     REQUIRE(!(l.flags & FIN) == !(s->flags & FIN && r->left + l.units == r->units), "FIN");
     REQUIRE(l.ack == whole.ack && !((l.flags ^ s->flags) & (ACK | RST)), "an acknowledgement in a piece");
+    REQUIRE(window == expected || (may_be_narrowed(l.flags) && window < expected), "a window of %u in a piece", window);
     return l.units;
 }
 
@@ -517,15 +570,13 @@ static void on_release(const uint8_t *frame, uint32_t size, uint32_t vnet_len, v
     r = m.settling && !m.open ? NULL : record_of(frame, size);
     REQUIRE(r && !r->gone, "a packet leaves twice, or out of nothing");
     units = r->units;
-    if (r->left == 0 && size == r->size && !memcmp(frame, r->frame, size)) {
-        units = r->units;
-    } else {
+    if (!is_whole(r, frame, size)) {
         REQUIRE(r->units > 1 && r->said.sort == STREAM, "other bytes than the primary's");
         units = check_piece(r, frame, size);
     }
     check_order(r, r->left, r->left + units);
     if (m.comparing && !m.settling && !r->old && r->said.sort != LOCAL) {
-        check_commit(r, r->left, r->left + units);
+        check_commit(r, r->left, r->left + units, r->said.sort == STREAM ? window_of(frame, size) : 0);
     }
     r->left += units;
     if (r->left == r->units) {
@@ -549,7 +600,7 @@ static void on_release(const uint8_t *frame, uint32_t size, uint32_t vnet_len, v
 
 static int64_t oldest_deadline(void)
 {
-    return m.open ? records[m.oldest].arrival + m.timeout : INT64_MAX;
+    return m.open ? records[m.oldest].arrival + (m.away ? 0 : m.timeout) : INT64_MAX;
 }
 
 static bool is_full(void)
@@ -572,12 +623,12 @@ static void on_diverged(ColoReason reason, const ColoFlowKey *key, void *opaque)
     REQUIRE(m.comparing, "a question (%s) while nothing is compared", colo_reason_name(reason));
     m.asked = true;
     m.asked_ever++;
-    REQUIRE((reason == COLO_REASON_PEER_LOST) == m.losing_peer, "%s", colo_reason_name(reason));
+    REQUIRE(reason != COLO_REASON_PEER_LOST || m.away, "the peer is there");
     if (!m.strict || reason == COLO_REASON_PEER_LOST) {
         return;
     }
     if (reason == COLO_REASON_TIMEOUT || reason == COLO_REASON_ACK) {
-        REQUIRE(m.now >= oldest_deadline(), "%s, too early", colo_reason_name(reason));
+        REQUIRE(!m.away && m.now >= oldest_deadline(), "%s, too early", colo_reason_name(reason));
     } else if (reason == COLO_REASON_QUEUE_FULL) {
         REQUIRE(m.pieces || is_full(), "no queue of the primary's is full");
     } else if (key->proto == PROTO_TCP && key->tag & COLO_KEY_STREAM) {
@@ -609,6 +660,7 @@ static void check_counters(void)
     }
     REQUIRE(asked == m.asked_ever, "%" G_GUINT64_FORMAT " questions", asked);
     REQUIRE(colo_comparator_is_comparing(m.c) == m.comparing, "%d", m.comparing);
+    REQUIRE(colo_comparator_has_asked(m.c) == m.asked, "%d", m.asked);
     if (!m.strict) {
         REQUIRE(s->discarded.packets + s->held[COLO_SECONDARY] <= m.in[COLO_SECONDARY], "discarded");
         return;
@@ -662,8 +714,8 @@ static const char *const side_names[COLO_SIDES] = { "primary", "secondary" };
 static void tell(ColoSide side, const Saying *s)
 {
     if (s->sort == STREAM) {
-        TELL("%s: flow %u, %u + %u (variant %u), flags %02x, ack %u, options %u%s", side_names[side], s->flow, s->pos,
-             s->len, s->variant, s->flags, s->ack, s->options, s->own_isn ? ", own ISN" : "");
+        TELL("%s: flow %u, %u + %u (variant %u), flags %02x, ack %u, window %u, options %u%s", side_names[side], s->flow,
+             s->pos, s->len, s->variant, s->flags, s->ack, s->window, s->options, s->own_isn ? ", own ISN" : "");
     } else {
         TELL("%s: flow %u, sort %d, content %u, datagram %u, blocks %u + %u", side_names[side], s->flow, s->sort,
              s->content, s->ident, s->block, s->blocks);
@@ -697,6 +749,10 @@ static void note_course(Flow *f, const Saying *s, ColoSide side, uint32_t index)
     if (s->flags & SYN && (s->flags & RST || units > 1)) {
         f->gap = true;          /* nonsense; or it says more on a SYN, which the secondary says in numbers of its own */
     }
+    if (s->sort == STREAM) {
+        f->rescaled = f->rescaled || (side == COLO_PRIMARY && s->flags & SYN && f->met);
+        f->met = f->met || side == COLO_PRIMARY || !(s->flags & SYN);
+    }
     if (side == COLO_SECONDARY || s->sort != STREAM || s->flags & RST) {
         return;
     }
@@ -720,15 +776,17 @@ static void note_course(Flow *f, const Saying *s, ColoSide side, uint32_t index)
     f->end = (uint8_t)MAX(f->end, s->pos + units);
 }
 
-static void primary_says(const Saying *s)
+static void primary_says(const Saying *what)
 {
-    Flow *f = &m.flows[s->flow];
+    Flow *f = &m.flows[what->flow];
     Record *r = &records[m.records_count];
+    Saying *s = &r->said;
 
     if (m.records_count == RECORDS || (m.reads_when_told && !colo_comparator_may_read(m.c, COLO_PRIMARY))) {
         return;
     }
-    r->said = *s;
+    *s = *what;
+    s->window = m.window[COLO_PRIMARY];
     r->units = has_no_units(s) ? 0 : units_of(s);
     r->left = 0;
     r->gone = false;
@@ -756,14 +814,17 @@ static void primary_says(const Saying *s)
     }
 }
 
-static void secondary_says(const Saying *s)
+static void secondary_says(const Saying *what)
 {
+    Saying said = *what;
+    const Saying *s = &said;
     Flow *f = &m.flows[s->flow];
     uint8_t frame[FRAME];
 
     if (m.reads_when_told && !colo_comparator_may_read(m.c, COLO_SECONDARY)) {
         return;
     }
+    said.window = m.window[COLO_SECONDARY];
     m.pieces |= s->sort == PIECE;
     if (m.comparing && s->sort != LOCAL) {
         note_course(f, s, COLO_SECONDARY, 0);
@@ -843,7 +904,7 @@ static void set_comparing(bool comparing)
     }
     for (int i = 0; i < FLOWS; i++) {
         m.flows[i].now = m.flows[i].next = (Said) { .rst = false };
-        m.flows[i].spans = m.flows[i].gap = false;
+        m.flows[i].spans = m.flows[i].gap = m.flows[i].met = m.flows[i].rescaled = false;
         m.flows[i].dirty = false;
     }
 }
@@ -877,6 +938,7 @@ static void reconnected(ColoSide side)
     m.next_mark[side] = m.epoch + 1;
     if (side == COLO_SECONDARY) {
         m.early = 0;
+        m.away = false;
         for (int i = 0; i < FLOWS; i++) {
             m.flows[i].next = (Said) { .rst = false };
         }
@@ -1046,6 +1108,7 @@ static void give_mangled(Tape *tape, int who, uint8_t flow)
 
 static void control(Tape *tape)
 {
+    static const uint16_t windows[8] = { 0x7210, 0, 1, 5, 20, 100, 3000, UINT16_MAX };
     uint8_t what = tape_byte(tape);
 
     switch (what % 16) {
@@ -1068,9 +1131,8 @@ static void control(Tape *tape)
         reconnected(what & 0x10 ? COLO_PRIMARY : COLO_SECONDARY);
         break;
     case 10:
-        m.losing_peer = true;
+        m.away = true;
         colo_comparator_peer_lost(m.c, m.now);
-        m.losing_peer = false;
         REQUIRE(m.asked || !m.comparing, "the peer is lost, and nobody asks");
         break;
     case 11:
@@ -1079,6 +1141,9 @@ static void control(Tape *tape)
     case 12:
         m.timeout = (1 + what / 16) * LEAST_TIMEOUT;
         colo_comparator_set_timeout(m.c, m.timeout);
+        break;
+    case 13:
+        m.window[what >> 4 & 1] = windows[what >> 5];
         break;
     default:
         colo_comparator_flush(m.c);
@@ -1183,6 +1248,7 @@ static void check_progress(void)
     }
     TELL("catching up");
     m.reads_when_told = false;
+    m.window[COLO_SECONDARY] = UINT16_MAX;
     while (epoch_of(COLO_SECONDARY) < m.epoch) {
         mark(COLO_SECONDARY);
     }
@@ -1192,6 +1258,9 @@ static void check_progress(void)
 
             secondary_says(&s);
         }
+    }
+    for (int i = 0; i < FLOWS && !m.asked; i++) {
+        secondary_says(&(Saying) { .flow = (uint8_t)i, .sort = STREAM, .ack = 15, .flags = ACK });
     }
     colo_comparator_flush(m.c);
     check_always();
@@ -1213,6 +1282,7 @@ static void begin(Tape *tape)
     m.vnet_len = vnet_lens[how >> 4 & 3];
     m.timeout = config.timeout = (1 + (more >> 4)) * LEAST_TIMEOUT;
     m.reads_when_told = more & 4;
+    m.window[COLO_PRIMARY] = m.window[COLO_SECONDARY] = 0x7210;
     m.now = 1000 * SECOND;
     TELL("%s, queues of %u, timeout %" G_GINT64_FORMAT " ms", m.strict ? "strict" : "wild", m.queue_size,
          m.timeout / MS);

@@ -205,6 +205,9 @@ static void forget_what_may_differ(const Whole *w, uint8_t *header)
     }
     set32(header + w->l.l4 + 4, 0);
     header[w->l.l4 + 13] = 0;
+    if (w->data[w->l.l4 + 13] & 2) {        /* the window of a SYN is not scaled, that of what is cut off behind it is */
+        set16(header + w->l.l4 + 14, 0);
+    }
     set32(header + w->l.l4 + 16, 0);
 }
 

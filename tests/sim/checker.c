@@ -14,6 +14,9 @@
  * comparator, and what the primary had sent before.  Positions come from the models, which know them, and from no
  * sequence number; so a wrong mapping shows.  The same for acknowledgements (one position), resets, and datagrams (by
  * number).
+ *
+ * A window may come out narrower than it went in, and must if it lets the client send what the secondary has no room
+ * for; but never narrower than the secondary's own.
  */
 
 #include "checker.h"
@@ -40,6 +43,8 @@ typedef struct {
     GArray *units;          /* of Unit */
     uint32_t ack;
     bool acked;
+    uint32_t edge;          /* behind the last unit that the client was allowed to send */
+    uint16_t window;        /* with that acknowledgement, as in the header; of a SYN, nothing */
     bool reset;
     uint8_t syn_options[40];
     uint32_t syn_options_len;
@@ -51,6 +56,7 @@ typedef struct {
     Reading r;
     int64_t since;
     uint32_t done;          /* units that have come out */
+    uint16_t told;          /* the widest window with any of them */
 } Waiting;
 
 typedef struct {
@@ -83,7 +89,7 @@ static void said_forget(Said *said)
 {
     g_array_set_size(said->units, 0);
     said->acked = said->reset = false;
-    said->syn_options_len = 0;
+    said->edge = said->window = said->syn_options_len = 0;
 }
 
 static void said_copy(Said *to, const Said *from)
@@ -192,6 +198,12 @@ static uint32_t plain_options(const Parcel *p, const Reading *r, uint8_t options
     return r->options_len;
 }
 
+/* Behind the last unit that @m allows the client to send, with this window. */
+static uint32_t edge_of(const Meta *m, uint16_t window)
+{
+    return m->ack_unit + ((uint32_t)window << m->shift);
+}
+
 static void say(Said *said, const Parcel *p, const Reading *r)
 {
     const Meta *m = &p->meta;
@@ -209,8 +221,17 @@ static void say(Said *said, const Parcel *p, const Reading *r)
         said->syn_options_len = plain_options(p, r, said->syn_options);
     }
     if (m->flags & ACK) {
-        said->ack = said->acked ? MAX(said->ack, m->ack_unit) : m->ack_unit;
+        if (!said->acked || m->ack_unit > said->ack) {
+            said->ack = m->ack_unit;
+            said->window = 0;
+        }
         said->acked = true;
+        if (m->ack_unit == said->ack && !(m->flags & (SYN | RST))) {
+            said->window = MAX(said->window, r->tcp.window);
+        }
+        if (!(m->flags & RST)) {
+            said->edge = MAX(said->edge, edge_of(m, r->tcp.window));
+        }
     }
 }
 
@@ -307,7 +328,13 @@ void checker_in(Checker *k, bool primary, const Parcel *p, int64_t now)
 
 /* Out */
 
-/* What differs between a frame and a piece of it, apart from what cutting changes; NULL if nothing. */
+/* True if nothing up to @end differs but the window and the checksum. */
+static bool same_but_for_window(const uint8_t *a, const uint8_t *b, uint32_t l4, uint32_t end)
+{
+    return !memcmp(a, b, l4 + 14) && !memcmp(a + l4 + 18, b + l4 + 18, end - l4 - 18);
+}
+
+/* What differs between a frame and a piece of it, apart from what cutting and narrowing change; NULL if nothing. */
 static const char *difference(const Waiting *w, const Reading *out, const uint8_t *frame, uint32_t vnet_len)
 {
     const uint8_t *in = w->parcel.data;
@@ -316,6 +343,7 @@ static const char *difference(const Waiting *w, const Reading *out, const uint8_
     uint32_t units = out->tcp.len + !!(out->tcp.flags & SYN) + !!(out->tcp.flags & FIN);
     bool whole = units == w->parcel.meta.units;
     bool last = w->done + units == w->parcel.meta.units;
+    bool narrowed = out->tcp.window < r->tcp.window;
     uint8_t changing = FIN | SYN | PSH | URG;
     uint32_t ip_len = r->l4 - r->ip;
 
@@ -332,7 +360,6 @@ static const char *difference(const Waiting *w, const Reading *out, const uint8_
         return "the IP header";
     }
     if (memcmp(frame + r->l4, in + r->l4, 4) != 0 || memcmp(frame + r->l4 + 8, in + r->l4 + 8, 5) != 0 ||
-        memcmp(frame + r->l4 + 14, in + r->l4 + 14, 2) != 0 ||
         memcmp(frame + r->options, in + r->options, r->options_len) != 0) {
         return "the TCP header";
     }
@@ -358,13 +385,33 @@ static const char *difference(const Waiting *w, const Reading *out, const uint8_
         (out->gso_type && out->gso_size != r->gso_size)) {
         return "the offload";
     }
-    if (whole && memcmp(frame, in, r->end) != 0) {
+    if (out->tcp.window > r->tcp.window || (narrowed && (r->tcp.flags & (SYN | RST) || !(r->tcp.flags & ACK)))) {
+        return "the window";
+    }
+    if (whole && (narrowed ? !same_but_for_window(frame, in, r->l4, r->end) : memcmp(frame, in, r->end) != 0)) {
         return "something in the headers";
     }
     return NULL;
 }
 
-static void check_commit(Checker *k, const Waiting *w, uint32_t units)
+/* The client may send what both guests have room for, and not less. */
+static void check_window(Checker *k, const Waiting *w, uint16_t window)
+{
+    const Meta *m = &w->parcel.meta;
+    const Stream *s = &k->stream[m->number];
+    uint32_t allowed = MAX(s->secondary.acked ? s->secondary.edge : 0, s->base.acked ? s->base.edge : 0);
+
+    if (edge_of(m, window) > allowed) {
+        world_fail(k->world, "connection %d: the client is allowed to send up to unit %u, the secondary has room up to %u",
+                   m->number, edge_of(m, window), allowed);
+    }
+    if (window < w->r.tcp.window && window < s->secondary.window && !s->secondary.reset) {
+        world_fail(k->world, "connection %d: a window of %u is narrowed to %u, the secondary's is %u", m->number,
+                   w->r.tcp.window, window, s->secondary.window);
+    }
+}
+
+static void check_commit(Checker *k, const Waiting *w, uint32_t units, uint16_t window)
 {
     const Meta *m = &w->parcel.meta;
     const Stream *s = &k->stream[m->number];
@@ -372,8 +419,8 @@ static void check_commit(Checker *k, const Waiting *w, uint32_t units)
     bool acked =
         (s->secondary.acked && m->ack_unit <= s->secondary.ack) || (s->base.acked && m->ack_unit <= s->base.ack);
 
-    if (m->epoch < k->epoch) {
-        return;             /* it was in the checkpoint */
+    if (!k->world->begun || m->epoch < k->epoch) {
+        return;             /* nothing is compared yet; or it was in the checkpoint */
     }
     if (m->flags & RST) {
         if (!s->secondary.reset && !s->base.reset) {
@@ -405,11 +452,15 @@ static void check_commit(Checker *k, const Waiting *w, uint32_t units)
         world_fail(k->world, "rule 1: connection %d: an acknowledgement of unit %u has left, the secondary's is %d",
                    m->number, m->ack_unit, s->secondary.acked ? (int)s->secondary.ack : -1);
     }
+    if (m->flags & ACK && !(m->flags & SYN)) {
+        check_window(k, w, window);
+    }
 }
 
 static void check_datagram(Checker *k, const Waiting *w)
 {
-    if (w->parcel.meta.epoch < k->epoch || count_datagram(k->secondary_datagrams, &w->parcel, &w->r, -1)) {
+    if (!k->world->begun || w->parcel.meta.epoch < k->epoch ||
+        count_datagram(k->secondary_datagrams, &w->parcel, &w->r, -1)) {
         return;
     }
     world_fail(k->world, "rule 1: datagram %u of flow %d has left and the secondary has not sent it",
@@ -433,7 +484,7 @@ static void complain_unknown(Checker *k, const Meta *m, const Reading *out, cons
 /* True if pieces of both look the same. */
 static bool are_alike(const Waiting *a, const Waiting *b)
 {
-    return a->r.tcp.ack == b->r.tcp.ack && a->r.tcp.window == b->r.tcp.window && a->r.options_len == b->r.options_len &&
+    return a->r.tcp.ack == b->r.tcp.ack && a->r.options_len == b->r.options_len &&
            !memcmp(a->parcel.data + a->r.options, b->parcel.data + b->r.options, a->r.options_len);
 }
 
@@ -454,6 +505,7 @@ static bool take_for_another(Checker *k, GQueue *queue, const Reading *out, cons
             uint32_t left = w->parcel.meta.units - w->done;
 
             if (w != taken && w->r.tcp.seq + w->done == out->tcp.seq && are_alike(w, taken) &&
+                taken->told <= w->r.tcp.window &&
                 (units < left || (units == left && !(w->r.tcp.flags & FIN)))) {
                 taken->done = from;
                 if (difference(taken, out, frame, vnet_len)) {
@@ -461,6 +513,7 @@ static bool take_for_another(Checker *k, GQueue *queue, const Reading *out, cons
                     continue;
                 }
                 w->done += units;
+                w->told = MAX(w->told, taken->told);
                 if (units == left) {
                     g_queue_delete_link(queue, other);
                     waiting_free(w);
@@ -491,13 +544,15 @@ static void segment_out(Checker *k, GQueue *queue, const Meta *m, const Reading 
             segment_out(k, queue, m, out, frame, vnet_len, true);
             return;
         }
-        check_commit(k, w, units);
+        check_commit(k, w, units, out->tcp.window);
         if (!first && (!units || end - units > s->out)) {
             world_fail(k->world, "rule 2: connection %d: units %u to %u have left before what was sent earlier",
                        w->parcel.meta.number, w->parcel.meta.unit + w->done, end);
         }
         s->out = MAX(s->out, end);
         w->done += units;
+        w->told = MAX(w->told, out->tcp.window);
+        k->world->outcome.frames_narrowed += out->tcp.window < w->r.tcp.window;
         if (w->done == w->parcel.meta.units) {
             g_queue_delete_link(queue, link);
             waiting_free(w);

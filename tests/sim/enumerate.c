@@ -12,7 +12,9 @@
  *
  * The oracle: a unit leaves when both have sent it, or a checkpoint came after the primary had sent it; where
  * acknowledgements stand still, at once; where they grow with the stream, in the end.  Nothing leaves twice but what
- * was sent twice, nothing out of order, and in the end all has left, without a question.
+ * was sent twice, nothing out of order, and in the end all has left, without a question.  The secondary has less room
+ * than the primary: no window goes beyond what it has told, or the primary had before the checkpoint, and none is
+ * narrower than its own.
  */
 
 #include "enumerate.h"
@@ -25,6 +27,8 @@
 
 enum {
     CLIENT_ISN = 1000,
+    PRIMARY_WINDOW = 10,
+    SECONDARY_WINDOW = 7,
     PORTS = 50000,
 };
 
@@ -53,9 +57,10 @@ typedef struct {
     uint32_t base;          /* sequence number of unit 0 */
     int sent[COLO_SIDES];
     int settled;            /* by the checkpoint: units */
+    int edge;               /* up to where the client may send */
     int left;               /* units that have left */
     int repeated;           /* units that may leave once more */
-    bool asked;
+    bool settling;          /* the checkpoint is being told of */
     const char *wrong;
 } Bench;
 
@@ -95,6 +100,10 @@ static void on_release(const uint8_t *frame, uint32_t size, uint32_t vnet_len, v
         complain(b, "something has left that the secondary has not sent");
     } else if (course->acks_grow && (int)(r.tcp.ack - CLIENT_ISN) > MAX(b->sent[COLO_SECONDARY], b->settled)) {
         complain(b, "an acknowledgement has left that the secondary has not made");
+    } else if (!b->settling && (int)(r.tcp.ack - CLIENT_ISN) + r.tcp.window > b->edge) {
+        complain(b, "the client may send what the secondary has no room for");
+    } else if (r.tcp.window < SECONDARY_WINDOW) {
+        complain(b, "a window has been made narrower than either is");
     }
     b->repeated -= MAX(0, MIN(from + units, b->left) - from);
     b->left = MAX(b->left, from + units);
@@ -118,7 +127,7 @@ static void give(Bench *b, ColoSide side, int from, int to)
         .seq = b->base + (uint32_t)from,
         .ack = CLIENT_ISN + (b->course->acks_grow ? (uint32_t)MAX(to, b->sent[side]) : 0),
         .flags = ACK,
-        .window = 1000,
+        .window = side == COLO_PRIMARY ? PRIMARY_WINDOW : SECONDARY_WINDOW,
         .scale = -1,
         .payload = text + from,
         .len = (uint32_t)(to - from),
@@ -131,6 +140,9 @@ static void give(Bench *b, ColoSide side, int from, int to)
     }
     p = parcel_tcp(&b->c, false, &s, (Build) { .ttl = 64 });
     b->sent[side] = MAX(b->sent[side], to);
+    if (side == COLO_SECONDARY) {
+        b->edge = MAX(b->edge, (int)(s.ack - CLIENT_ISN) + s.window);
+    }
     colo_comparator_packet(b->comparator, side, p->data, p->size, 0, 1);
     colo_comparator_flush(b->comparator);
     parcel_free(p);
@@ -169,7 +181,10 @@ static void happen(Bench *b)
         break;
     case EVENT_CHECKPOINT:
         b->settled = b->sent[COLO_SECONDARY] = b->sent[COLO_PRIMARY];
+        b->edge = b->settled ? (course->acks_grow ? b->settled : 0) + PRIMARY_WINDOW : 0;
+        b->settling = true;
         colo_comparator_checkpoint(b->comparator, 1);
+        b->settling = false;
         if (b->left != b->settled) {
             complain(b, "something is held after a checkpoint");
         }

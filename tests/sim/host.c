@@ -37,6 +37,12 @@ static void draw_style(Host *h)
     s->nagle = draw_percent(d, 50);
     s->lone_fin = draw_percent(d, 50);
     s->checksum_percent = h->scenario->vnet_len ? (uint32_t)draw_between(d, 0, 100) : 0;
+    s->buffer_percent = s->read_percent = 100;
+    if (h->end == GUEST && h->scenario->readers_differ) {
+        s->dawdle = draw_percent(d, 50) ? 0 : draw_skewed(d, 1 * MS, 200 * MS);
+        s->buffer_percent = draw_percent(d, 50) ? 100 : (uint32_t)draw_between(d, 50, 100);
+        s->read_percent = draw_percent(d, 50) ? 100 : (uint32_t)draw_between(d, 25, 100);
+    }
 }
 
 static const Tcp *before(const Host *h, int number)

@@ -38,6 +38,7 @@ const char *const class_names[] = {
     [CLASS_FRAGMENTS] = "fragments",
     [CLASS_SMALL_QUEUES] = "small-queues",
     [CLASS_SLOW_SECONDARY] = "slow-secondary",
+    [CLASS_LATE_START] = "late-start",
 };
 _Static_assert(sizeof(class_names) / sizeof(class_names[0]) == CLASSES, "each class has a name");
 
@@ -203,11 +204,16 @@ void scenario_draw(Scenario *s, uint64_t seed, uint32_t only)
     s->think = draw_skewed(&d, 1 * US, 5 * MS);
     s->busy = draw_percent(&d, 50) ? 0 : draw_skewed(&d, 1 * US, MS);
     s->secondary_lag = has_class(s, CLASS_SLOW_SECONDARY) ? draw_skewed(&d, 1 * MS, 100 * MS) : 0;
+    s->readers_differ = has_class(s, CLASS_SMALL_WINDOWS) && draw_percent(&d, 60);
     s->loss = has_class(s, CLASS_LOSS) ? (uint32_t)draw_skewed(&d, 1, 30) : 0;
     s->duplication = has_class(s, CLASS_DUPLICATION) ? (uint32_t)draw_skewed(&d, 1, 30) : 0;
     s->reordering = has_class(s, CLASS_REORDERING) ? (uint32_t)draw_skewed(&d, 1, 40) : 0;
     s->checkpoint_interval = has_class(s, CLASS_CHECKPOINTS) ? draw_skewed(&d, 3 * MS, SECOND) : 0;
     s->failover_at = has_class(s, CLASS_FAILOVER) ? draw_between(&d, 0, s->faults_end) : NEVER;
+    s->begins_at = has_class(s, CLASS_LATE_START) ? draw_skewed(&d, 1 * MS, s->faults_end) : 0;
+    if (s->failover_at != NEVER && s->begins_at) {
+        s->failover_at = MAX(s->failover_at, s->begins_at + 50 * MS);   /* there is a secondary then */
+    }
     s->divergence_interval = has_class(s, CLASS_DIVERGENCE) ? draw_skewed(&d, 5 * MS, SECOND) : 0;
 
     s->connections = (int)draw_skewed(&d, 1, CONNECTIONS_MAX);

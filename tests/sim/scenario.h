@@ -36,6 +36,7 @@ typedef enum {
     CLASS_FRAGMENTS,
     CLASS_SMALL_QUEUES,
     CLASS_SLOW_SECONDARY,
+    CLASS_LATE_START,       /* COLO begins when there are connections already */
     CLASSES,
 } Class;
 
@@ -133,11 +134,13 @@ typedef struct {
     int64_t think;          /* of an application, at most */
     int64_t busy;           /* until a guest takes its input, at most */
     int64_t secondary_lag;  /* added to that, and to think, on the secondary */
+    bool readers_differ;    /* one guest's applications are slower to read than the other's, or its buffers are smaller */
     uint32_t loss;          /* percent */
     uint32_t duplication;
     uint32_t reordering;
     int64_t checkpoint_interval;    /* 0: none but those asked for */
     int64_t failover_at;            /* or NEVER */
+    int64_t begins_at;              /* COLO; 0: before anything else */
     int64_t divergence_interval;
     int connections;
     Connection connection[CONNECTIONS_MAX];

@@ -42,6 +42,7 @@ typedef struct {
     uint32_t unit;          /* TCP: of the sender's stream; its SYN is unit 0 */
     uint32_t units;
     uint32_t ack_unit;      /* of the other end's stream */
+    int shift;              /* by how many bits the window is scaled */
     uint8_t flags;
     uint32_t datagram;      /* its number in the flow */
     uint32_t from;          /* the bytes of it (ICMP's header counted, UDP's too) that are in this fragment */

@@ -36,6 +36,7 @@ typedef struct {
     uint64_t checkpoints;
     uint64_t failovers;
     uint64_t frames_in;
+    uint64_t frames_narrowed;
     uint64_t frames_waited;
     uint64_t bytes;
     int64_t simulated;
@@ -112,6 +113,7 @@ static void add(Summary *sum, const Outcome *o, uint32_t classes)
     sum->checkpoints += o->checkpoints;
     sum->failovers += o->failed_over;
     sum->frames_in += o->frames_in;
+    sum->frames_narrowed += o->frames_narrowed;
     sum->frames_waited += o->frames_waited;
     sum->bytes += o->bytes_received;
     sum->simulated += o->simulated;
@@ -123,8 +125,9 @@ static void print_summary(const Summary *sum)
     for (int reason = 0; reason < COLO_REASONS; reason++) {
         printf(" %s %" PRIu64, colo_reason_name(reason), sum->asked[reason]);
     }
-    printf("\nfailovers: %" PRIu64 "; frames compared: %" PRIu64 "; kept by the rewriter: %" PRIu64
-           "; bytes to the client: %" PRIu64 "\n", sum->failovers, sum->frames_in, sum->frames_waited, sum->bytes);
+    printf("\nfailovers: %" PRIu64 "; frames compared: %" PRIu64 "; windows narrowed: %" PRIu64
+           "; kept by the rewriter: %" PRIu64 "; bytes to the client: %" PRIu64 "\n", sum->failovers, sum->frames_in,
+           sum->frames_narrowed, sum->frames_waited, sum->bytes);
     printf("checkpoints asked for per run, without and with each class of events:\n");
     for (int class = 0; class < CLASSES; class++) {
         printf("  %-16s", class_names[class]);

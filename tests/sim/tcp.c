@@ -115,15 +115,14 @@ static uint32_t clock_of(const Tcp *t, const TcpContext *x)
     return t->clock_offset + (uint32_t)(x->now / MS);
 }
 
-static uint32_t right_edge(const Tcp *t, const TcpContext *x)
+static uint32_t right_edge(const Tcp *t)
 {
-    return 1 + t->read + x->c->buffer[x->end];
+    return 1 + t->read + t->buffer;
 }
 
-static uint16_t window_field(const Tcp *t, const TcpContext *x, bool syn)
+static uint16_t window_field(const Tcp *t, int shift)
 {
-    int32_t window = distance(t->got, right_edge(t, x));
-    int shift = !syn && t->scale >= 0 ? x->c->scale[x->end] : 0;
+    int32_t window = distance(t->got, right_edge(t));
 
     return (uint16_t)MIN((uint32_t)MAX(window, 0) >> shift, 65535u);
 }
@@ -167,7 +166,8 @@ static void emit(Tcp *t, const TcpContext *x, uint32_t unit, uint32_t units, uin
         s.time = clock_of(t, x);
         s.echo = t->recent;
     }
-    s.window = window_field(t, x, syn);
+    meta.shift = !syn && t->scale >= 0 ? x->c->scale[x->end] : 0;
+    s.window = window_field(t, meta.shift);
     if (t->sack && !syn) {
         for (int i = 0; i < t->holes && i < (t->timestamps ? 3 : 4); i++) {
             s.sack[i][0] = t->irs + t->hole[i].from;
@@ -228,6 +228,8 @@ static void open_end(Tcp *t, const TcpContext *x)
         t->iss = x->before->iss + x->before->max + 1 + (uint32_t)draw_skewed(x->draw, 0, 1 << 30);
     }
     t->clock_offset = (uint32_t)draw_next(x->draw);
+    t->buffer = x->c->buffer[x->end] * x->style->buffer_percent / 100;
+    t->buffer = MAX(t->buffer, 1);
     t->opened = true;
     t->written = 1;
     t->first_time = clock_of(t, x);
@@ -403,15 +405,19 @@ static void application(Tcp *t, const TcpContext *x)
     }
 
     unread = bytes_got(t) - t->read;
-    if (unread) {
-        uint32_t edge = right_edge(t, x);
+    if (unread && x->now < t->reads_at) {
+        t->application_at = t->reads_at;
+    } else if (unread) {
+        uint32_t edge = right_edge(t);
 
+        unread = MIN(unread, MAX(t->buffer * x->style->read_percent / 100, 1));
         t->read += c->reads[x->end] ? MIN(unread, c->reads[x->end]) : unread;
+        t->reads_at = x->now + draw_between(x->draw, 0, x->style->dawdle);
         if (t->read < bytes_got(t)) {
-            t->application_at = x->now + draw_between(x->draw, 0, 2 * x->style->think + 10 * MS);
+            t->application_at = MAX(x->now + draw_between(x->draw, 0, 2 * x->style->think + 10 * MS), t->reads_at);
         }
         /* A window that was shut, or nearly, opens: the other end wants to know (RFC 9293, section 3.8.6.2.2). */
-        if (distance(t->got, edge) < (int32_t)MIN(t->mss, c->buffer[x->end] / 2 + 1) && !t->fin_got) {
+        if (distance(t->got, edge) < (int32_t)MIN(t->mss, t->buffer / 2 + 1) && !t->fin_got) {
             acknowledge(t, x);
         }
     }
@@ -484,7 +490,7 @@ static void note_units(Tcp *t, uint32_t from, uint32_t to)
 static void take_data(Tcp *t, const TcpContext *x, const Segment *s, uint32_t unit)
 {
     uint32_t units = s->len + !!(s->flags & FIN);
-    uint32_t edge = right_edge(t, x);
+    uint32_t edge = right_edge(t);
     uint32_t before = t->got;
     uint32_t to;
 
@@ -635,7 +641,7 @@ static void take_reset(Tcp *t, const TcpContext *x, const Segment *s)
             return;
         }
     } else if (s->seq != t->irs + t->got) {
-        if (distance(t->irs + t->got, s->seq) > 0 && distance(t->irs + right_edge(t, x), s->seq) < 0) {
+        if (distance(t->irs + t->got, s->seq) > 0 && distance(t->irs + right_edge(t), s->seq) < 0) {
             acknowledge(t, x);  /* RFC 5961, section 3.2 */
         }
         return;

@@ -56,6 +56,8 @@ typedef struct {
     uint32_t fin_unit;      /* of the other end's stream, or 0 if that is not known yet */
     bool fin_got;
     uint32_t read;          /* bytes, by the application */
+    int64_t reads_at;       /* and not before then */
+    uint32_t buffer;
     int holes;              /* stretches that have come behind a hole */
     struct {
         uint32_t from;
@@ -92,6 +94,9 @@ typedef struct {
     uint32_t ack_every;     /* segments */
     uint32_t write_percent; /* the application writes piece by piece this often */
     int64_t think;          /* at most */
+    int64_t dawdle;         /* between two reads, at most */
+    uint32_t buffer_percent;    /* of the connection's receive buffer */
+    uint32_t read_percent;  /* of that, the application reads at once */
     bool nagle;
     bool lone_fin;
     uint32_t checksum_percent;  /* left to offload */

@@ -12,7 +12,8 @@
  * The links lose, repeat and reorder frames; everything else is reliable and in order, with delays.  One step of the
  * loop goes to the next moment at which anything happens and does what is due.  Nothing else knows the time.
  *
- * A checkpoint takes the steps of CheckpointStep, with other things happening in between.  At a failover the primary is
+ * A checkpoint takes the steps of CheckpointStep, with other things happening in between.  Where COLO begins late, the
+ * first of them is that beginning: until then there is the primary alone, and nothing is compared.  At a failover the primary is
  * gone with all that had not left it; after a while the secondary takes over, and what it has sent meanwhile goes out.
  *
  * First faults happen.  Then they stop, and everything must come to its end, with some progress within each PATIENCE.
@@ -392,6 +393,17 @@ static void copy_guest(World *w)
     }
 }
 
+/* COLO begins.  What the primary has sent by then has passed, for it has stood still a while. */
+static void begin_comparing(World *w)
+{
+    Parcel *p;
+
+    while ((p = g_queue_pop_head(&w->output[COLO_PRIMARY]))) {
+        comparator_takes(w, COLO_PRIMARY, p);
+    }
+    colo_comparator_set_comparing(w->comparator, true, w->now);
+}
+
 static void checkpoint_step(World *w)
 {
     Draw *d = &w->draw;
@@ -415,14 +427,20 @@ static void checkpoint_step(World *w)
         checker_loaded(w->checker);
         colo_rewriter_checkpoint(w->rewriter);
         take_ready(w);
+        if (!w->begun) {
+            begin_comparing(w);
+        }
         break;
     case CHECKPOINT_SECONDARY_RESUMES:
         resume(w, COLO_SECONDARY);
         break;
     case CHECKPOINT_COMPARATOR_TOLD:
-        colo_comparator_checkpoint(w->comparator, w->now);
-        checker_told(w->checker);
-        w->outcome.checkpoints++;
+        if (w->begun) {
+            colo_comparator_checkpoint(w->comparator, w->now);
+            checker_told(w->checker);
+            w->outcome.checkpoints++;
+        }
+        w->begun = true;
         break;
     case CHECKPOINT_PRIMARY_RESUMES:
         resume(w, COLO_PRIMARY);
@@ -436,7 +454,7 @@ static void checkpoint_step(World *w)
 
 static void begin_checkpoint(World *w, int64_t at)
 {
-    if (w->step == CHECKPOINT_NONE && !w->primary_is_dead) {
+    if (w->step == CHECKPOINT_NONE && !w->primary_is_dead && w->begun) {
         w->step_at = MIN(w->step_at, at);
     }
 }
@@ -526,7 +544,9 @@ static void to_guest(World *w, Parcel *p)
     } else if (!w->running[COLO_PRIMARY]) {
         g_queue_push_tail(&w->tap, p);
     } else {
-        stream_send(w, &w->mirror, parcel_copy(p->data, p->size, p->vnet_len));
+        if (w->begun) {
+            stream_send(w, &w->mirror, parcel_copy(p->data, p->size, p->vnet_len));
+        }
         to_ring(w, COLO_PRIMARY, p);
     }
 }
@@ -811,7 +831,8 @@ static World *world_new(uint64_t seed, uint32_t classes, FILE *trace)
     host_init(&w->client, w, "client", CLIENT, PURPOSE_CLIENT);
     host_init(&w->guest[COLO_PRIMARY], w, "primary", GUEST, PURPOSE_PRIMARY);
     host_init(&w->guest[COLO_SECONDARY], w, "secondary", GUEST, PURPOSE_SECONDARY);
-    w->step_at = w->takeover_at = NEVER;
+    w->step_at = s->begins_at ? s->begins_at : NEVER;
+    w->takeover_at = NEVER;
     w->failover_at = s->failover_at;
     w->periodic_at = s->checkpoint_interval ? draw_between(&w->draw, 0, s->checkpoint_interval) : NEVER;
     w->divergence_at = s->divergence_interval ? draw_between(&w->draw, 0, s->divergence_interval) : NEVER;
@@ -842,10 +863,12 @@ Outcome world_run(uint64_t seed, uint32_t classes, FILE *trace)
     Outcome outcome;
 
     if (!setjmp(w->over)) {
-        colo_comparator_set_comparing(w->comparator, true, w->now);
-        for (ColoSide side = COLO_PRIMARY; side < COLO_SIDES; side++) {
-            w->running[side] = true;
-            colo_comparator_epoch(w->comparator, side, w->now);
+        w->running[COLO_PRIMARY] = true;
+        if (!w->scenario.begins_at) {
+            w->begun = w->running[COLO_SECONDARY] = true;
+            colo_comparator_set_comparing(w->comparator, true, w->now);
+            colo_comparator_epoch(w->comparator, COLO_PRIMARY, w->now);
+            colo_comparator_epoch(w->comparator, COLO_SECONDARY, w->now);
         }
         run(w);
     }

@@ -44,6 +44,7 @@ typedef struct {
     bool failed_over;
     uint64_t frames_in;         /* of the primary's, into the comparator */
     uint64_t frames_released;
+    uint64_t frames_narrowed;   /* of these, with another window */
     uint64_t frames_waited;     /* in the rewriter */
     uint64_t frames_ready;      /* that had waited there */
     uint64_t bytes_received;    /* by the client */
@@ -60,6 +61,7 @@ struct World {
 
     Host client;
     Host guest[COLO_SIDES];
+    bool begun;                 /* COLO has */
     bool running[COLO_SIDES];
     bool primary_is_dead;
     bool failed_over;

@@ -250,7 +250,7 @@ Frame *frame_tcp(const Shape *s, uint32_t seq, uint32_t ack, uint8_t flags, cons
     put32(tcp + 8, flags & ACK ? ack : 0);
     tcp[12] = (uint8_t)(header / 4 << 4);
     tcp[13] = flags;
-    put16(tcp + 14, 0x7210);
+    put16(tcp + 14, s->shut ? 0 : s->window ? s->window : 0x7210);
     if (options_len) {
         memcpy(tcp + 20, options, options_len);
     }
@@ -349,6 +349,7 @@ Seen frame_check(const uint8_t *data, uint32_t size, uint32_t vnet_len)
         seen.seq = be32(l4 + 4);
         seen.ack = be32(l4 + 8);
         seen.flags = l4[13];
+        seen.window = be16(l4 + 14);
         seen.urgent = be16(l4 + 18);
         seen.options = l4 + 20;
         seen.options_len = tcp_header - 20;

@@ -50,6 +50,8 @@ typedef struct {
     uint8_t padding;        /* of this byte */
     uint32_t vnet_len;      /* virtio-net header: 0 or 10, 12, 20 */
     bool needs_csum;        /* transport checksum left to offload */
+    uint16_t window;        /* TCP, in place of 0x7210 */
+    bool shut;              /* a window of 0 */
     uint8_t gso_type;
     uint16_t gso_size;
 } Shape;
@@ -83,6 +85,7 @@ typedef struct {
     uint32_t seq;
     uint32_t ack;
     uint8_t flags;
+    uint16_t window;
     uint16_t urgent;
     const uint8_t *options;
     uint32_t options_len;

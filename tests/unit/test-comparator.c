@@ -316,6 +316,95 @@ START_TEST(peer_lost)
 }
 END_TEST
 
+/* Whatever is held asks at once, again after each checkpoint, until there is another connection. */
+START_TEST(peer_lost_until_reconnected)
+{
+    Rig *rig = rig_in_the_middle(100);
+
+    primary(rig, ACK, 100, CLIENT, "held before");
+    rig_wait(rig, 10 * MS);
+    colo_comparator_peer_lost(rig->c, rig->now);
+    rig_expect_asked(rig, 1, COLO_REASON_PEER_LOST);
+    primary(rig, ACK, 111, CLIENT, "and after");
+    rig_wait(rig, 10 * RIG_TIMEOUT);
+    rig_expect_asked(rig, 1, COLO_REASON_PEER_LOST);
+
+    for (int epoch = 2; epoch < 7; epoch++) {
+        rig_checkpoint(rig);
+        rig_wait(rig, 10 * RIG_TIMEOUT);
+        rig_expect_asked(rig, epoch - 1, COLO_REASON_PEER_LOST);    /* nothing is held, so nobody asks */
+        if (epoch % 2) {
+            rig_udp(rig, COLO_PRIMARY, "held");
+        } else {
+            primary(rig, ACK, 120, CLIENT + (uint32_t)epoch, "");   /* which waits for an acknowledgement */
+        }
+        rig_expect_asked(rig, epoch - 1, COLO_REASON_PEER_LOST);
+        ck_assert(colo_comparator_deadline(rig->c) == rig->now);
+        rig_wait(rig, 0);
+        rig_expect_asked(rig, epoch, COLO_REASON_PEER_LOST);
+        ck_assert_uint_eq(rig->flow.proto, epoch % 2 ? 17 : 6);
+        ck_assert(colo_comparator_deadline(rig->c) == INT64_MAX);
+        if (epoch == 4) {
+            colo_comparator_reconnected(rig->c, COLO_PRIMARY);      /* the other one's */
+        }
+    }
+
+    rig_checkpoint(rig);
+    colo_comparator_reconnected(rig->c, COLO_SECONDARY);
+    while (rig_pending(rig)) {
+        rig_next(rig);
+    }
+    expect_comparing(rig, 120);
+    primary(rig, ACK, 126, CLIENT, "alone");
+    ck_assert(colo_comparator_deadline(rig->c) == rig->now + RIG_TIMEOUT);
+    rig_wait(rig, RIG_TIMEOUT);
+    rig_expect_asked(rig, 7, COLO_REASON_TIMEOUT);
+    rig_free(rig);
+}
+END_TEST
+
+/* Lost before COLO began, and not there since. */
+START_TEST(peer_lost_before_the_beginning)
+{
+    Rig *rig = rig_new();
+
+    colo_comparator_set_comparing(rig->c, false, rig->now);
+    colo_comparator_peer_lost(rig->c, rig->now);
+    rig_expect_asked(rig, 0, 0);
+    colo_comparator_set_comparing(rig->c, true, rig->now);
+    rig_wait(rig, 10 * RIG_TIMEOUT);
+    rig_expect_asked(rig, 0, 0);
+    primary(rig, ACK, 1, CLIENT, "held");
+    rig_wait(rig, 0);
+    rig_expect_asked(rig, 1, COLO_REASON_PEER_LOST);
+    rig_free(rig);
+}
+END_TEST
+
+START_TEST(has_asked)
+{
+    Rig *rig = rig_new();
+
+    for (int epoch = 1; epoch < 4; epoch++) {
+        ck_assert(!colo_comparator_has_asked(rig->c));
+        primary(rig, ACK, (uint32_t)epoch, CLIENT, "y");
+        ck_assert(!colo_comparator_has_asked(rig->c));
+        secondary(rig, ACK, (uint32_t)epoch, CLIENT, "n");
+        ck_assert(colo_comparator_has_asked(rig->c));
+        rig_wait(rig, 10 * RIG_TIMEOUT);
+        ck_assert(colo_comparator_has_asked(rig->c));
+        rig_checkpoint(rig);
+    }
+    colo_comparator_peer_lost(rig->c, rig->now);
+    ck_assert(colo_comparator_has_asked(rig->c));
+    colo_comparator_set_comparing(rig->c, false, rig->now);
+    ck_assert(!colo_comparator_has_asked(rig->c));
+    colo_comparator_peer_lost(rig->c, rig->now);
+    ck_assert(!colo_comparator_has_asked(rig->c));
+    rig_free(rig);
+}
+END_TEST
+
 START_TEST(reason_names)
 {
     static const char *const names[] = {
@@ -1458,6 +1547,9 @@ int main(void)
     tcase_add_test(tc, deadline_of_the_others);
     tcase_add_test(tc, timeout_changed);
     tcase_add_test(tc, peer_lost);
+    tcase_add_test(tc, peer_lost_until_reconnected);
+    tcase_add_test(tc, peer_lost_before_the_beginning);
+    tcase_add_test(tc, has_asked);
     tcase_add_test(tc, reason_names);
     tcase_add_test(tc, counters);
     tcase_add_test(tc, last_divergence);

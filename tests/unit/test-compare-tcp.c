@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define CLIENT 5000u            /* what both sides acknowledge after the handshake */
+#define SIGNED "\x13\x12" "a signature.....\1\1"      /* options of a signed segment (RFC 2385), 20 bytes */
 
 static const Shape plain;
 
@@ -539,7 +540,6 @@ START_TEST(cut_does_not_move_the_deadline)
 }
 END_TEST
 
-/* 60,000 bytes in one frame against segments of 1460, with every kind of offload. */
 /* A segment behind an authentication header (51), or a routing header (43). */
 static void give_sealed(Rig *rig, ColoSide side, uint8_t header, const char *text)
 {
@@ -576,6 +576,20 @@ START_TEST(sealed_segments_are_not_cut)
 }
 END_TEST
 
+START_TEST(signed_segments_are_not_cut)
+{
+    Rig *rig = rig_open(1);
+
+    rig_give(rig, COLO_PRIMARY, frame_tcp(&plain, 1, CLIENT, ACK, SIGNED, 20, "abcdef", 6));
+    rig_give(rig, COLO_SECONDARY, frame_tcp(&plain, 1, CLIENT, ACK, SIGNED, 20, "abc", 3));
+    rig_expect_nothing(rig);
+    rig_give(rig, COLO_SECONDARY, frame_tcp(&plain, 4, CLIENT, ACK, SIGNED, 20, "def", 3));
+    rig_expect(rig, ACK, 1, 6);
+    rig_end_well(rig);
+}
+END_TEST
+
+/* 60,000 bytes in one frame against segments of 1460, with every kind of offload. */
 START_TEST(offload_against_segments)
 {
     enum { LEN = 60000 };
@@ -1016,6 +1030,603 @@ START_TEST(reasons_of_a_timeout)
     primary(rig, RST, 1, 0, "");
     rig_wait(rig, RIG_TIMEOUT);
     rig_expect_asked(rig, 1, COLO_REASON_TIMEOUT);
+    rig_free(rig);
+}
+END_TEST
+
+/* Windows */
+
+static Frame *windowed(uint8_t flags, uint32_t seq, uint32_t ack, uint16_t window, const char *text)
+{
+    Shape s = { .window = window, .shut = !window };
+
+    return frame_tcp(&s, seq, ack, flags, NULL, 0, text, (uint32_t)strlen(text));
+}
+
+static void say(Rig *rig, ColoSide side, uint8_t flags, uint32_t seq, uint32_t ack, uint16_t window, const char *text)
+{
+    rig_give(rig, side, windowed(flags, seq, ack, window, text));
+}
+
+/* A pure acknowledgement from either side. */
+static void grant(Rig *rig, ColoSide side, uint32_t ack, uint16_t window)
+{
+    say(rig, side, ACK, 1, ack, window, "");
+}
+
+static void expect_window(Rig *rig, uint32_t ack, uint16_t window)
+{
+    Seen seen = rig_next(rig);
+
+    ck_assert_msg(seen.ack == ack && seen.window == window, "ack %u, window %u, expected ack %u, window %u", seen.ack,
+                  seen.window, ack, window);
+}
+
+/* Fails the test unless the next frame released is @f, to the byte; ends that. */
+static void expect_untouched(Rig *rig, Frame *f)
+{
+    const Released *r = rig_next_raw(rig);
+
+    ck_assert_uint_eq(r->size, f->size);
+    ck_assert_mem_eq(r->data, f->data, f->size);
+    frame_free(f);
+}
+
+/* A connection at position 1 in which both acknowledge @ack and windows are scaled; both SYNs' windows are 0. */
+static Rig *rig_scaled_at(uint32_t ack, uint8_t scale)
+{
+    Shape s = { .shut = true };
+    uint8_t options[] = { 3, 3, scale, 0 };
+    Rig *rig = rig_new();
+
+    rig_give(rig, COLO_PRIMARY, frame_tcp(&s, 0, ack, SYN | ACK, options, scale ? 4 : 0, NULL, 0));
+    rig_give(rig, COLO_SECONDARY, frame_tcp(&s, 99, ack, SYN | ACK, options, scale ? 4 : 0, NULL, 0));
+    expect_window(rig, ack, 0);
+    return rig;
+}
+
+/* A window that goes beyond the secondary's is told as far as that goes, whoever is first and however they are scaled. */
+START_TEST(window_is_narrowed)
+{
+    static const uint8_t scales[] = { 0, 1, 7, 14 };
+
+    for (guint b = 0; b < G_N_ELEMENTS(bases); b++) {
+        for (guint i = 0; i < 2 * G_N_ELEMENTS(scales); i++) {
+            uint32_t ack = bases[b], unit = 1u << scales[i / 2];
+            Rig *rig = rig_scaled_at(ack, scales[i / 2]);
+
+            if (i % 2) {
+                grant(rig, COLO_SECONDARY, ack, 5000);
+                grant(rig, COLO_PRIMARY, ack, 60000);
+            } else {
+                grant(rig, COLO_PRIMARY, ack, 60000);
+                grant(rig, COLO_SECONDARY, ack, 5000);
+            }
+            expect_window(rig, ack, 5000);
+            /* As far as the secondary has acknowledged more, it has room for more. */
+            grant(rig, COLO_SECONDARY, ack + 1000 * unit, 5000);
+            grant(rig, COLO_PRIMARY, ack + 10 * unit, 60000);
+            expect_window(rig, ack + 10 * unit, 5990);
+            grant(rig, COLO_PRIMARY, ack + 10 * unit + 1, 60000);       /* what is left of a unit does not count */
+            expect_window(rig, ack + 10 * unit + 1, 5989);
+            grant(rig, COLO_PRIMARY, ack + 1000 * unit, 60000);
+            expect_window(rig, ack + 1000 * unit, 5000);
+            rig_end_well(rig);
+        }
+    }
+}
+END_TEST
+
+START_TEST(window_within_the_secondarys)
+{
+    for (guint b = 0; b < G_N_ELEMENTS(bases); b++) {
+        uint32_t ack = bases[b];
+        Rig *rig = rig_scaled_at(ack, b % 2 ? 7 : 0);
+
+        grant(rig, COLO_SECONDARY, ack, 5000);
+        grant(rig, COLO_PRIMARY, ack, 5000);
+        expect_untouched(rig, windowed(ACK, 1, ack, 5000, ""));
+        grant(rig, COLO_PRIMARY, ack, 4999);
+        expect_untouched(rig, windowed(ACK, 1, ack, 4999, ""));
+        grant(rig, COLO_PRIMARY, ack, 0);
+        expect_untouched(rig, windowed(ACK, 1, ack, 0, ""));
+        grant(rig, COLO_SECONDARY, ack, UINT16_MAX);
+        grant(rig, COLO_PRIMARY, ack, UINT16_MAX);
+        expect_untouched(rig, windowed(ACK, 1, ack, UINT16_MAX, ""));
+        rig_end_well(rig);
+    }
+}
+END_TEST
+
+/* Of equal acknowledgements the one that allows most counts: windows do not shrink, segments overtake each other. */
+START_TEST(window_of_an_overtaken_segment)
+{
+    Rig *rig = rig_scaled_at(CLIENT, 0);
+
+    grant(rig, COLO_SECONDARY, CLIENT + 100, 5000);
+    grant(rig, COLO_SECONDARY, CLIENT + 100, 4000);
+    grant(rig, COLO_SECONDARY, CLIENT, 60000);
+    grant(rig, COLO_PRIMARY, CLIENT + 100, 60000);
+    expect_window(rig, CLIENT + 100, 5000);
+    rig_end_well(rig);
+}
+END_TEST
+
+/* The window of a SYN is never scaled, and stays as it is. */
+START_TEST(window_of_a_syn)
+{
+    static const Shape ours = { .window = 60000 }, theirs = { .window = 6400 };
+
+    for (int repeated = 0; repeated < 2; repeated++) {
+        Rig *rig = rig_new();
+
+        for (int i = 0; i < 1 + repeated; i++) {
+            rig_give(rig, COLO_PRIMARY, frame_tcp(&ours, 0, CLIENT, SYN | ACK, "\3\3\7\0", 4, NULL, 0));
+            rig_give(rig, COLO_SECONDARY, frame_tcp(&theirs, 99, CLIENT, SYN | ACK, "\3\3\7\0", 4, NULL, 0));
+            expect_untouched(rig, frame_tcp(&ours, 0, CLIENT, SYN | ACK, "\3\3\7\0", 4, NULL, 0));
+        }
+        say(rig, COLO_PRIMARY, ACK, 1, CLIENT, 1000, "data");
+        say(rig, COLO_SECONDARY, ACK, 1, CLIENT, 0, "data");
+        expect_window(rig, CLIENT, 50);
+        rig_end_well(rig);
+    }
+}
+END_TEST
+
+/*
+ * How the client counts, nobody here knows: the SYN was not seen, or was the guest's, and the client may have refused to scale.
+ * What is told must not be too much in any case.
+ */
+START_TEST(window_of_unknown_scale)
+{
+    for (guint i = 0; i < 2 * G_N_ELEMENTS(bases); i++) {
+        uint32_t ack = bases[i / 2];
+        Rig *rig = rig_new();
+
+        if (i % 2) {
+            rig_give(rig, COLO_PRIMARY, frame_tcp(&plain, 0, 0, SYN, "\3\3\7\0", 4, NULL, 0));
+            rig_give(rig, COLO_SECONDARY, frame_tcp(&plain, 99, 0, SYN, "\3\3\7\0", 4, NULL, 0));
+            rig_expect(rig, SYN, 0, 0);
+        }
+        grant(rig, COLO_SECONDARY, ack, 1000);
+        grant(rig, COLO_PRIMARY, ack, 1200);
+        expect_window(rig, ack, 1000);
+        /* The client sends 900 of the 1000, and the secondary reads none of them. */
+        grant(rig, COLO_SECONDARY, ack + 900, 100);
+        say(rig, COLO_PRIMARY, ACK, 1, ack + 900, 1200, "a");
+        say(rig, COLO_SECONDARY, ACK, 1, ack + 900, 100, "a");
+        expect_window(rig, ack + 900, 100);
+        say(rig, COLO_SECONDARY, ACK, 2, ack + 950, 50, "b");
+        say(rig, COLO_PRIMARY, ACK, 2, ack + 900, 1200, "b");
+        expect_window(rig, ack + 900, 50);
+        say(rig, COLO_SECONDARY, ACK, 3, ack + 1000, 0, "c");
+        say(rig, COLO_PRIMARY, ACK, 3, ack + 1000, 1200, "c");
+        expect_window(rig, ack + 1000, 0);
+        /* What a checkpoint makes the secondary's counts the same way. */
+        rig_checkpoint(rig);
+        say(rig, COLO_SECONDARY, ACK, 4, ack + 2100, 100, "d");
+        say(rig, COLO_PRIMARY, ACK, 4, ack + 2100, 1200, "d");
+        expect_window(rig, ack + 2100, 100);
+        rig_end_well(rig);
+    }
+}
+END_TEST
+
+/* Where the primary has no more to say, nobody would tell the client of the room that the secondary gets. */
+START_TEST(acknowledgement_waits_for_room)
+{
+    static const struct {
+        uint8_t scale;
+        uint16_t window, short_of, enough;      /* the primary's, and two of the secondary's */
+    } cases[] = {
+        { 0, 60000, 2919, 2920 }, { 0, 5842, 2919, 2920 }, { 0, 5838, 2918, 2919 },
+        { 0, 1000, 499, 500 }, { 0, 3, 1, 2 }, { 0, 1, 0, 1 },
+        { 7, 1000, 22, 23 }, { 7, 40, 19, 20 }, { 7, 2, 0, 1 }, { 12, 8, 0, 1 }, { 14, UINT16_MAX, 0, 1 },
+    };
+
+    for (guint i = 0; i < 2 * G_N_ELEMENTS(cases); i++) {
+        uint32_t ack = bases[i % G_N_ELEMENTS(bases)];
+        Rig *rig = rig_scaled_at(ack, cases[i / 2].scale);
+
+        grant(rig, COLO_SECONDARY, ack + 1000, 0);
+        if (i % 2) {
+            grant(rig, COLO_SECONDARY, ack + 1000, cases[i / 2].short_of);
+        }
+        grant(rig, COLO_PRIMARY, ack + 1000, cases[i / 2].window);
+        grant(rig, COLO_SECONDARY, ack + 1000, cases[i / 2].short_of);
+        rig_expect_nothing(rig);
+        ck_assert_uint_eq(rig_held(rig, COLO_PRIMARY), 1);
+        ck_assert(colo_comparator_deadline(rig->c) == rig->now + RIG_TIMEOUT);
+        rig_wait(rig, RIG_TIMEOUT - 1);
+        if (i % 2) {
+            grant(rig, COLO_SECONDARY, ack + 1000, cases[i / 2].enough);
+        } else {
+            say(rig, COLO_SECONDARY, ACK, 1, ack + 1000, cases[i / 2].enough, "more");
+        }
+        expect_window(rig, ack + 1000, cases[i / 2].enough);
+        rig_expect_nothing(rig);
+        ck_assert_uint_eq(rig_held(rig, COLO_PRIMARY), 0);
+        rig_expect_asked(rig, 0, 0);
+        rig_free(rig);
+    }
+}
+END_TEST
+
+/* Less than a unit of the window's scale cannot be told at all. */
+START_TEST(acknowledgement_waits_for_a_unit_of_room)
+{
+    Rig *rig = rig_scaled_at(CLIENT, 12);
+
+    grant(rig, COLO_SECONDARY, CLIENT, 1);
+    grant(rig, COLO_PRIMARY, CLIENT + 1, 100);
+    grant(rig, COLO_SECONDARY, CLIENT + 4095, 0);   /* the secondary has room for 4094 */
+    rig_expect_nothing(rig);
+    grant(rig, COLO_SECONDARY, CLIENT + 4097, 0);
+    expect_window(rig, CLIENT + 1, 1);
+    rig_end_well(rig);
+}
+END_TEST
+
+/* Where nobody knows how much a window is: a sixteenth of the primary's. */
+START_TEST(acknowledgement_waits_for_room_of_unknown_scale)
+{
+    Rig *rig = rig_new();
+
+    grant(rig, COLO_SECONDARY, CLIENT, 31);
+    grant(rig, COLO_PRIMARY, CLIENT, 500);
+    rig_expect_nothing(rig);
+    grant(rig, COLO_SECONDARY, CLIENT, 32);
+    expect_window(rig, CLIENT, 32);
+    grant(rig, COLO_SECONDARY, CLIENT + 100, 0);
+    grant(rig, COLO_PRIMARY, CLIENT + 100, 1);
+    rig_expect_nothing(rig);
+    grant(rig, COLO_SECONDARY, CLIENT + 100, 1);
+    expect_window(rig, CLIENT + 100, 1);
+    rig_end_well(rig);
+}
+END_TEST
+
+/* What comes behind it will tell the client the rest. */
+START_TEST(acknowledgement_with_something_behind_it)
+{
+    for (int behind = 0; behind < 5; behind++) {
+        Rig *rig = rig_scaled_at(CLIENT, 0);
+
+        grant(rig, COLO_SECONDARY, CLIENT, 100);
+        grant(rig, COLO_PRIMARY, CLIENT, 60000);
+        rig_expect_nothing(rig);
+        switch (behind) {
+        case 0:
+            grant(rig, COLO_PRIMARY, CLIENT, 60001);
+            break;
+        case 1:
+            say(rig, COLO_PRIMARY, ACK, 1, CLIENT, 60001, "data");
+            break;
+        case 2:
+            say(rig, COLO_PRIMARY, ACK | FIN, 1, CLIENT, 60001, "");
+            break;
+        case 3:
+            say(rig, COLO_PRIMARY, RST | ACK, 1, CLIENT, 60001, "");
+            break;
+        default:
+            grant(rig, COLO_PRIMARY, CLIENT + 1, 60001);        /* which the secondary has not acknowledged */
+            break;
+        }
+        expect_window(rig, CLIENT, 100);
+        rig_expect_nothing(rig);
+        ck_assert_uint_eq(rig_held(rig, COLO_PRIMARY), 1);
+        switch (behind) {
+        case 0:
+            grant(rig, COLO_SECONDARY, CLIENT, 3000);
+            expect_window(rig, CLIENT, 3000);
+            break;
+        case 1:
+            say(rig, COLO_SECONDARY, ACK, 1, CLIENT, 0, "data");
+            expect_window(rig, CLIENT, 100);
+            break;
+        case 2:
+            say(rig, COLO_SECONDARY, ACK | FIN, 1, CLIENT, 0, "");
+            expect_window(rig, CLIENT, 100);
+            break;
+        case 3:
+            say(rig, COLO_SECONDARY, RST | ACK, 1, CLIENT, 0, "");
+            expect_window(rig, CLIENT, 60001);
+            break;
+        default:
+            grant(rig, COLO_SECONDARY, CLIENT + 1, 3000);
+            expect_window(rig, CLIENT + 1, 3000);
+            break;
+        }
+        rig_end_well(rig);
+    }
+}
+END_TEST
+
+/* A repetition overtakes it, and does not tell the client what it would. */
+START_TEST(acknowledgement_overtaken_by_a_repetition)
+{
+    Rig *rig = rig_scaled_at(CLIENT, 0);
+
+    say(rig, COLO_PRIMARY, ACK, 1, CLIENT, 60000, "data");
+    say(rig, COLO_SECONDARY, ACK, 1, CLIENT, 100, "data");
+    expect_window(rig, CLIENT, 100);
+    say(rig, COLO_PRIMARY, ACK, 5, CLIENT, 60000, "");
+    say(rig, COLO_PRIMARY, ACK, 1, CLIENT, 60000, "data");
+    rig_expect(rig, ACK, 1, 4);
+    rig_expect_nothing(rig);
+    grant(rig, COLO_SECONDARY, CLIENT, 4000);
+    expect_window(rig, CLIENT, 4000);
+    rig_end_well(rig);
+}
+END_TEST
+
+START_TEST(room_is_asked_for_at_the_deadline)
+{
+    Rig *rig = rig_scaled_at(CLIENT, 3);
+
+    grant(rig, COLO_SECONDARY, CLIENT, 0);
+    grant(rig, COLO_PRIMARY, CLIENT, 60000);
+    rig_wait(rig, RIG_TIMEOUT - 1);
+    rig_expect_nothing(rig);
+    rig_expect_asked(rig, 0, 0);
+    rig_wait(rig, 1);
+    rig_expect_asked(rig, 1, COLO_REASON_ACK);
+    rig_expect_nothing(rig);
+    rig_checkpoint(rig);
+    expect_untouched(rig, windowed(ACK, 1, CLIENT, 60000, ""));
+    rig_expect_nothing(rig);
+    rig_free(rig);
+}
+END_TEST
+
+START_TEST(data_does_not_wait_for_room)
+{
+    for (int order = 0; order < 2; order++) {
+        Rig *rig = rig_scaled_at(CLIENT, 0);
+
+        grant(rig, COLO_SECONDARY, CLIENT, 0);
+        for (int i = 0; i < 2; i++) {
+            say(rig, i == order, ACK, 1, CLIENT, i == order ? 0 : 60000, "data");
+        }
+        rig_expect(rig, ACK, 1, 4);
+        for (int i = 0; i < 2; i++) {
+            say(rig, i == order, ACK | FIN, 5, CLIENT, i == order ? 0 : 60000, "");
+        }
+        expect_window(rig, CLIENT, 0);
+        rig_end_well(rig);
+    }
+}
+END_TEST
+
+/* Of a segment that is cut each piece says what holds when it leaves. */
+START_TEST(window_of_a_front)
+{
+    Rig *rig = rig_scaled_at(CLIENT, 0);
+
+    say(rig, COLO_PRIMARY, ACK | FIN, 1, CLIENT, 60000, "0123456789");
+    say(rig, COLO_SECONDARY, ACK, 1, CLIENT, 0, "012");
+    expect_window(rig, CLIENT, 0);
+    say(rig, COLO_SECONDARY, ACK, 4, CLIENT, 700, "3456");
+    expect_window(rig, CLIENT, 700);
+    say(rig, COLO_SECONDARY, ACK, 8, CLIENT, UINT16_MAX, "789");
+    expect_window(rig, CLIENT, 60000);
+    rig_expect_nothing(rig);
+    say(rig, COLO_SECONDARY, ACK | FIN, 11, CLIENT, 0, "");
+    expect_window(rig, CLIENT, 60000);
+    rig_end_well(rig);
+}
+END_TEST
+
+START_TEST(window_of_a_repetition)
+{
+    Rig *rig = rig_scaled_at(CLIENT, 0);
+
+    say(rig, COLO_PRIMARY, ACK, 1, CLIENT, 60000, "0123456789");
+    say(rig, COLO_SECONDARY, ACK, 1, CLIENT, 5000, "0123456789");
+    expect_window(rig, CLIENT, 5000);
+    say(rig, COLO_PRIMARY, ACK, 1, CLIENT, 60000, "0123456789");        /* alone */
+    expect_window(rig, CLIENT, 5000);
+    say(rig, COLO_PRIMARY, ACK, 11, CLIENT, 60000, "held");
+    say(rig, COLO_PRIMARY, ACK, 3, CLIENT, 60000, "234");               /* overtaking what is held */
+    expect_window(rig, CLIENT, 5000);
+    grant(rig, COLO_SECONDARY, CLIENT + 10, 5000);
+    say(rig, COLO_PRIMARY, ACK, 1, CLIENT, 60000, "0123456789held");    /* and its front */
+    expect_window(rig, CLIENT, 5010);
+    rig_expect_nothing(rig);
+    say(rig, COLO_SECONDARY, ACK, 11, CLIENT + 10, 5000, "held");
+    expect_window(rig, CLIENT, 5010);
+    expect_window(rig, CLIENT, 5010);
+    rig_end_well(rig);
+}
+END_TEST
+
+/* What nobody may change, and what has no window worth the name. */
+START_TEST(window_left_alone)
+{
+    Rig *rig = rig_scaled_at(CLIENT, 0);
+    Shape wide = { .window = 60000 }, narrow = { .shut = true };
+    Frame *f;
+
+    grant(rig, COLO_SECONDARY, CLIENT, 0);
+
+    rig_give(rig, COLO_PRIMARY, frame_tcp(&wide, 1, CLIENT, ACK, SIGNED, 20, NULL, 0));
+    expect_untouched(rig, frame_tcp(&wide, 1, CLIENT, ACK, SIGNED, 20, NULL, 0));
+    rig_give(rig, COLO_PRIMARY, frame_tcp(&wide, 1, CLIENT, ACK, SIGNED, 20, "data", 4));
+    rig_give(rig, COLO_SECONDARY, frame_tcp(&narrow, 1, CLIENT, ACK, SIGNED, 20, "data", 4));
+    expect_untouched(rig, frame_tcp(&wide, 1, CLIENT, ACK, SIGNED, 20, "data", 4));
+
+    /* In two fragments, which leave as they came. */
+    f = frame_tcp(&wide, 5, CLIENT, ACK, NULL, 0, "data", 4);
+    for (int i = 0; i < 2; i++) {
+        wide.fragment = i ? 2 : 0x2000;
+        rig_give(rig, COLO_PRIMARY, frame_ip(&wide, 6, f->data + f->l4 + 16 * i, i ? 8 : 16));
+    }
+    frame_free(f);
+    say(rig, COLO_SECONDARY, ACK, 5, CLIENT, 0, "data");
+    for (int i = 0; i < 2; i++) {
+        f = frame_tcp(&(Shape) { .window = 60000 }, 5, CLIENT, ACK, NULL, 0, "data", 4);
+        wide.fragment = i ? 2 : 0x2000;
+        expect_untouched(rig, frame_ip(&wide, 6, f->data + f->l4 + 16 * i, i ? 8 : 16));
+        frame_free(f);
+    }
+
+    say(rig, COLO_PRIMARY, 0, 9, 0, 60000, "no acknowledgement");
+    say(rig, COLO_SECONDARY, ACK, 9, CLIENT, 0, "no acknowledgement");
+    expect_untouched(rig, windowed(0, 9, 0, 60000, "no acknowledgement"));
+    say(rig, COLO_PRIMARY, RST | ACK, 27, CLIENT, 60000, "");
+    say(rig, COLO_SECONDARY, RST | ACK, 27, CLIENT, 0, "");
+    expect_untouched(rig, windowed(RST | ACK, 27, CLIENT, 60000, ""));
+    rig_end_well(rig);
+}
+END_TEST
+
+/* The checksum of what is narrowed is right, left to offload or not, and so is what comes behind the headers. */
+START_TEST(window_of_every_kind_of_frame)
+{
+    static const Shape shapes[] = {
+        { 0 }, { .ipv6 = true }, { .vlans = 1, .pad_to = 80 }, { .vnet_len = 12 }, { .vnet_len = 12, .needs_csum = true },
+        { .ipv6 = true, .extensions = 8, .vnet_len = 20, .needs_csum = true, .gso_type = GSO_TCPV6, .gso_size = 3 },
+    };
+
+    for (guint i = 0; i < G_N_ELEMENTS(shapes); i++) {
+        Shape ours = shapes[i], theirs = shapes[i];
+        Rig *rig = rig_new();
+        Seen seen;
+
+        ours.window = 60000;
+        theirs.window = 5000;
+        rig_give(rig, COLO_PRIMARY, frame_tcp(&ours, 1, CLIENT, ACK | PSH, NULL, 0, "0123456789", 10));
+        rig_give(rig, COLO_SECONDARY, frame_tcp(&theirs, 1, CLIENT, ACK, NULL, 0, "0123456789", 10));
+        seen = rig_next(rig);
+        ck_assert_uint_eq(seen.window, 5000);
+        ck_assert_uint_eq(seen.flags, ACK | PSH);
+        ck_assert_uint_eq(seen.gso_type, ours.gso_type);
+        ck_assert_uint_eq(seen.vnet_flags, ours.needs_csum ? VNET_NEEDS_CSUM : 0);
+        ck_assert_uint_eq(seen.len, 10);
+        ck_assert_mem_eq(seen.payload, "0123456789", 10);
+        rig_end_well(rig);
+    }
+}
+END_TEST
+
+/* At a checkpoint nothing is narrowed, and what the primary has room for is what the secondary has. */
+START_TEST(window_after_a_checkpoint)
+{
+    for (guint i = 0; i < 2 * G_N_ELEMENTS(bases); i++) {
+        uint32_t ack = bases[i / 2];
+        Rig *rig = rig_scaled_at(ack, 0);
+
+        if (i % 2) {
+            grant(rig, COLO_SECONDARY, ack, 0);
+            grant(rig, COLO_PRIMARY, ack, 50000);
+            rig_checkpoint(rig);
+            expect_untouched(rig, windowed(ACK, 1, ack, 50000, ""));
+        } else {
+            grant(rig, COLO_SECONDARY, ack, 5000);
+            grant(rig, COLO_PRIMARY, ack, 50000);
+            expect_window(rig, ack, 5000);
+            rig_checkpoint(rig);
+        }
+        rig_expect_nothing(rig);
+        grant(rig, COLO_PRIMARY, ack, 50000);
+        expect_window(rig, ack, 50000);
+        grant(rig, COLO_PRIMARY, ack, 60000);           /* of the new epoch */
+        expect_window(rig, ack, 50000);
+        grant(rig, COLO_SECONDARY, ack, 55000);
+        grant(rig, COLO_PRIMARY, ack, 60000);
+        expect_window(rig, ack, 55000);
+
+        /* Nor does more than that survive: the secondary may have had room for more than the primary. */
+        grant(rig, COLO_SECONDARY, ack, 60000);
+        rig_checkpoint(rig);
+        grant(rig, COLO_PRIMARY, ack, UINT16_MAX);
+        expect_window(rig, ack, 60000);
+        rig_checkpoint(rig);
+        grant(rig, COLO_SECONDARY, ack + 10, UINT16_MAX);
+        rig_checkpoint(rig);
+        grant(rig, COLO_PRIMARY, ack, UINT16_MAX);
+        expect_window(rig, ack, UINT16_MAX);
+        rig_end_well(rig);
+    }
+}
+END_TEST
+
+/* Output from before the checkpoint that comes late is as good. */
+START_TEST(window_of_the_old_epoch)
+{
+    Rig *rig = rig_scaled_at(CLIENT, 0);
+
+    grant(rig, COLO_SECONDARY, CLIENT, 5000);
+    rig_epoch(rig, COLO_PRIMARY);
+    rig_checkpoint(rig);
+    grant(rig, COLO_SECONDARY, CLIENT + 100, 20000);
+    grant(rig, COLO_PRIMARY, CLIENT + 100, 30000);
+    expect_window(rig, CLIENT + 100, 30000);
+    rig_epoch(rig, COLO_PRIMARY);
+    grant(rig, COLO_PRIMARY, CLIENT + 100, 40000);
+    expect_window(rig, CLIENT + 100, 30000);
+    grant(rig, COLO_SECONDARY, CLIENT + 200, 35000);
+    grant(rig, COLO_PRIMARY, CLIENT + 200, 40000);
+    expect_window(rig, CLIENT + 200, 35000);
+    rig_end_well(rig);
+}
+END_TEST
+
+/* Another connection on the same ports has windows of its own, and another scale. */
+START_TEST(window_after_port_reuse)
+{
+    static const Shape shut = { .shut = true };
+
+    for (int secondary_first = 0; secondary_first < 2; secondary_first++) {
+        Rig *rig = rig_scaled_at(CLIENT, 7);
+
+        grant(rig, COLO_SECONDARY, CLIENT, UINT16_MAX);
+        grant(rig, COLO_PRIMARY, CLIENT, 60000);
+        expect_window(rig, CLIENT, 60000);
+        for (int turn = 0; turn < 2; turn++) {
+            rig_give(rig, turn != secondary_first, frame_tcp(&shut, turn == secondary_first ? 0x40000000 : 7, CLIENT + 9,
+                                                             SYN | ACK, "\3\3\2\0", 4, NULL, 0));
+        }
+        rig_expect(rig, SYN | ACK, 0x40000000, 0);
+        say(rig, COLO_PRIMARY, ACK, 0x40000001, CLIENT + 9, 60000, "a");
+        say(rig, COLO_SECONDARY, ACK, 0x40000001, CLIENT + 9, 0, "a");
+        expect_window(rig, CLIENT + 9, 0);
+        say(rig, COLO_SECONDARY, ACK, 0x40000002, CLIENT + 9 + 400, 5000, "");
+        say(rig, COLO_PRIMARY, ACK, 0x40000002, CLIENT + 9, 60000, "");
+        expect_window(rig, CLIENT + 9, 5100);
+        rig_end_well(rig);
+    }
+}
+END_TEST
+
+/* What is held of the old connection counts as it did there. */
+START_TEST(window_before_port_reuse)
+{
+    static const Shape shut = { .shut = true };
+    Rig *rig = rig_scaled_at(CLIENT, 7);
+
+    say(rig, COLO_PRIMARY, ACK | FIN, 1, CLIENT, 60000, "old");
+    rig_give(rig, COLO_PRIMARY, frame_tcp(&shut, 0x40000000, CLIENT + 9, SYN | ACK, "\3\3\2\0", 4, NULL, 0));
+    say(rig, COLO_SECONDARY, ACK | FIN, 1, CLIENT + 1280, 100, "old");
+    expect_window(rig, CLIENT, 110);
+    rig_give(rig, COLO_SECONDARY, frame_tcp(&shut, 7, CLIENT + 9, SYN | ACK, "\3\3\2\0", 4, NULL, 0));
+    rig_expect(rig, SYN | ACK, 0x40000000, 0);
+    rig_end_well(rig);
+}
+END_TEST
+
+/* A guest that has reset the connection has room for nothing; what it acknowledged may be anything. */
+START_TEST(window_of_a_reset)
+{
+    Rig *rig = rig_scaled_at(CLIENT, 0);
+
+    grant(rig, COLO_SECONDARY, CLIENT, 5000);
+    say(rig, COLO_SECONDARY, RST | ACK, 1, CLIENT + 20000, 0, "");
+    say(rig, COLO_PRIMARY, ACK, 1, CLIENT + 20000, 60000, "");
+    rig_expect_nothing(rig);
+    say(rig, COLO_PRIMARY, ACK, 1, CLIENT + 20000, 60000, "");
+    expect_window(rig, CLIENT + 20000, 0);
+    rig_expect_nothing(rig);
     rig_free(rig);
 }
 END_TEST
@@ -1782,6 +2393,7 @@ int main(void)
     tcase_add_test(tc, prefix_waits_for_its_acknowledgement);
     tcase_add_test(tc, cut_does_not_move_the_deadline);
     tcase_add_test(tc, sealed_segments_are_not_cut);
+    tcase_add_test(tc, signed_segments_are_not_cut);
     tcase_add_test(tc, offload_against_segments);
     tcase_add_test(tc, offload_against_offload);
     tcase_add_test(tc, repetition_overtakes_what_is_held);
@@ -1829,6 +2441,31 @@ int main(void)
     tcase_add_test(tc, acknowledgement_on_data);
     tcase_add_test(tc, acknowledgement_behind_data_keeps_its_place);
     tcase_add_test(tc, reasons_of_a_timeout);
+    suite_add_tcase(suite, tc);
+
+    tc = tcase_create("windows");
+    tcase_set_timeout(tc, 60);
+    tcase_add_test(tc, window_is_narrowed);
+    tcase_add_test(tc, window_within_the_secondarys);
+    tcase_add_test(tc, window_of_an_overtaken_segment);
+    tcase_add_test(tc, window_of_a_syn);
+    tcase_add_test(tc, window_of_unknown_scale);
+    tcase_add_test(tc, acknowledgement_waits_for_room);
+    tcase_add_test(tc, acknowledgement_waits_for_a_unit_of_room);
+    tcase_add_test(tc, acknowledgement_waits_for_room_of_unknown_scale);
+    tcase_add_test(tc, acknowledgement_with_something_behind_it);
+    tcase_add_test(tc, acknowledgement_overtaken_by_a_repetition);
+    tcase_add_test(tc, room_is_asked_for_at_the_deadline);
+    tcase_add_test(tc, data_does_not_wait_for_room);
+    tcase_add_test(tc, window_of_a_front);
+    tcase_add_test(tc, window_of_a_repetition);
+    tcase_add_test(tc, window_left_alone);
+    tcase_add_test(tc, window_of_every_kind_of_frame);
+    tcase_add_test(tc, window_after_a_checkpoint);
+    tcase_add_test(tc, window_of_the_old_epoch);
+    tcase_add_test(tc, window_after_port_reuse);
+    tcase_add_test(tc, window_before_port_reuse);
+    tcase_add_test(tc, window_of_a_reset);
     suite_add_tcase(suite, tc);
 
     tc = tcase_create("many");

@@ -585,6 +585,124 @@ START_TEST(options_at_their_longest)
 }
 END_TEST
 
+/* Windows */
+
+START_TEST(window_scale)
+{
+    static const struct {
+        const char *options;
+        uint32_t len;
+        uint8_t scale;
+    } cases[] = {
+        { "", 0, 0 },
+        { "\3\3\7\0", 4, 7 },
+        { "\1\3\3\7", 4, 7 },
+        { "\3\3\0\0", 4, 0 },
+        { "\3\3\xe\0", 4, 14 },
+        { "\3\3\xf\0", 4, 14 },            /* RFC 7323, section 2.3: counts as 14 */
+        { "\3\3\xff\0", 4, 14 },
+        { "\2\4\5\xb4\4\2\x08\x0a" "\3\3\3\3\0\0\0\0" "\1\3\3\x9", 20, 9 },    /* as Linux has it */
+        { "\2\4\5\xb4\4\2\x08\x0a" "\3\3\3\3\0\0\0\0", 16, 0 },
+        { "\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\3\3\5", 40, 5 },
+        { "\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\3\3", 40, 0 },
+        { "\3\4\7\7", 4, 0 },              /* another length: it is no such option */
+        { "\3\2\7\0", 4, 0 },
+        { "\3\0\7\0\3\3\7\0", 8, 0 },      /* nor is it one behind nonsense */
+        { "\3\1\7\0\3\3\7\0", 8, 0 },
+        { "\x1e\x9\0\0\3\3\7\0", 8, 0 },
+        { "\0\3\3\7", 4, 0 },              /* or behind the end */
+        { "\0\2\3\3\7\0\0\0", 8, 0 },
+    };
+    static const Shape shapes[] = { { 0 }, { .ipv6 = true, .vnet_len = 12, .vlans = 1 } };
+
+    for (guint i = 0; i < G_N_ELEMENTS(cases) * G_N_ELEMENTS(shapes); i++) {
+        const char *options = cases[i / 2].options;
+        Frame *f = frame_tcp(&shapes[i % 2], 1, 0, SYN, options, cases[i / 2].len, "\3\3\5", 3);
+        ColoPacket p = parse(f);
+
+        ck_assert_msg(colo_packet_window_scale(&p) == cases[i / 2].scale, "case %u: %u", i / 2,
+                      colo_packet_window_scale(&p));
+        frame_free(f);
+    }
+}
+END_TEST
+
+/* Nothing else changes, and whoever adds the frame up finds it as right, or as wrong, as it was. */
+START_TEST(window_changed)
+{
+    static const uint16_t windows[] = { 0, 1, 0x7f, 0x80, 0xff, 0x100, 0x1234, 0x7210, 0x8000, 0xfffe, UINT16_MAX };
+    static const Shape shapes[] = {
+        { 0 },
+        { .ipv6 = true },
+        { .vlans = 2, .ip_options = 8, .pad_to = 200, .padding = 9 },
+        { .ipv6 = true, .extensions = 24 },
+        { .vnet_len = 10 },
+        { .vnet_len = 12, .needs_csum = true },
+        { .vnet_len = 12, .needs_csum = true, .ipv6 = true, .gso_type = GSO_TCPV6, .gso_size = 4 },
+    };
+
+    for (guint i = 0; i < G_N_ELEMENTS(shapes); i++) {
+        for (guint j = 0; j < G_N_ELEMENTS(windows) * G_N_ELEMENTS(windows); j++) {
+            uint16_t from = windows[j / G_N_ELEMENTS(windows)], to = windows[j % G_N_ELEMENTS(windows)];
+            Shape s = shapes[i];
+            Frame *f;
+            ColoPacket p, *held;
+            uint8_t *field;
+
+            s.window = from;
+            s.shut = !from;
+            f = frame_tcp(&s, 0xfffffff0 + j, 77, ACK, "\1\1\x08\x0a" "abcdefgh", 12, "hello", j % 6);
+            p = parse(f);
+            ck_assert_uint_eq(colo_packet_window(&p), from);
+            held = colo_packet_hold(&p);
+            colo_packet_set_window(held, to);
+            ck_assert_uint_eq(colo_packet_window(held), to);
+            ck_assert_uint_eq(frame_check(held->data, held->size, held->vnet_len).window, to);
+            put16(f->data + f->l4 + 14, to);
+            put16(f->data + f->l4 + 16, be16(held->data + f->l4 + 16));
+            ck_assert_uint_eq(held->size, f->size);
+            ck_assert_mem_eq(held->data, f->data, f->size);
+
+            /* One that was wrong stays so. */
+            field = held->data + f->l4 + 16;
+            put16(field, (uint16_t)(be16(field) ^ 0x0100));
+            put16(f->data + f->l4 + 16, be16(field));
+            colo_packet_set_window(held, from);
+            colo_packet_set_window(held, to);
+            ck_assert_mem_eq(held->data, f->data, f->size);
+            colo_packet_free(held);
+            frame_free(f);
+        }
+    }
+}
+END_TEST
+
+/* A signature (RFC 2385, RFC 5925) is over the whole segment, so that nothing of it can be changed. */
+START_TEST(signed_segments)
+{
+    static const uint8_t md5[18] = { 19, 18, 9, 9 }, ao[16] = { 29, 16, 1, 1 }, neither[20] = { 30, 16, 19, 18 };
+    uint8_t behind[40] = { 1, 1, 8, 10, 19, 18, 29, 16, 0, 0, 0, 0, 1, 1 };
+    const struct {
+        const uint8_t *options;
+        uint32_t len;
+        bool is_signed;
+    } cases[] = {
+        { md5, sizeof(md5), true }, { ao, sizeof(ao), true }, { behind, 32, true }, { behind, 12, false },
+        { neither, sizeof(neither), false }, { NULL, 0, false },
+    };
+
+    memcpy(behind + 14, md5, sizeof(md5));
+    for (guint i = 0; i < 2 * G_N_ELEMENTS(cases); i++) {
+        Shape s = { .ipv6 = i % 2 };
+        Frame *f = frame_tcp(&s, 1, 2, ACK, cases[i / 2].options, cases[i / 2].len, "hello", 5);
+        ColoPacket p = parse(f);
+
+        ck_assert_int_eq(p.indivisible, cases[i / 2].is_signed);
+        frame_free(f);
+    }
+}
+END_TEST
+
 /* Cutting */
 
 static void cut_and_check(const Shape *s, uint32_t seq, uint8_t flags, const uint8_t *payload, uint32_t len,
@@ -689,6 +807,33 @@ START_TEST(cut_everywhere)
         }
     }
     g_free(payload);
+}
+END_TEST
+
+/* A SYN's window is not scaled; that of what is cut off it is. */
+START_TEST(cut_a_syn_with_data)
+{
+    static const Shape shape = { .window = 6400 };
+    static const char *const options[] = { "\3\3\7\0", "\3\3\0\0", "\1\1\1\1" };
+
+    for (guint i = 0; i < G_N_ELEMENTS(options); i++) {
+        for (uint32_t at = 1; at < 6; at++) {
+            Frame *f = frame_tcp(&shape, 7, 9, SYN | ACK, options[i], 4, "hello", 5);
+            ColoPacket p = parse(f);
+            ColoPacket *held = colo_packet_hold(&p);
+            uint8_t *head = g_malloc(held->size);
+            uint32_t size = colo_packet_cut(held, at, head);
+            Seen front = frame_check(head, size, 0);
+            Seen back = frame_check(held->data, held->size, 0);
+
+            ck_assert(front.flags == (SYN | ACK) && back.flags == ACK);
+            ck_assert_uint_eq(front.window, 6400);
+            ck_assert_uint_eq(back.window, i ? 6400 : 6400 >> 7);
+            g_free(head);
+            colo_packet_free(held);
+            frame_free(f);
+        }
+    }
 }
 END_TEST
 
@@ -828,7 +973,11 @@ int main(void)
     tcase_add_test(tc, runs);
     tcase_add_test(tc, options_without_the_clock);
     tcase_add_test(tc, options_at_their_longest);
+    tcase_add_test(tc, window_scale);
+    tcase_add_test(tc, window_changed);
+    tcase_add_test(tc, signed_segments);
     tcase_add_test(tc, cut_everywhere);
+    tcase_add_test(tc, cut_a_syn_with_data);
     tcase_add_test(tc, cut_an_offload_frame);
     tcase_add_test(tc, cut_again_and_again);
     tcase_add_test(tc, cut_keeps_the_urgent_pointer);

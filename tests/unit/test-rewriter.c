@@ -466,10 +466,12 @@ static void in_waits(Bench *b, uint8_t flags, uint32_t seq, uint32_t ack, uint32
 /* The next one that need wait no longer is this. */
 static void expect_ready(Bench *b, uint8_t flags, uint32_t seq, uint32_t ack, uint32_t len)
 {
+    bool has_ready = colo_rewriter_has_ready(b->r);
     ColoPacket *p = colo_rewriter_ready(b->r);
     uint8_t *payload = bytes_of(seq, len);
     Seen seen;
 
+    ck_assert(has_ready == (p != NULL));
     ck_assert_msg(p != NULL, "nothing is ready");
     seen = frame_check(p->data, p->size, p->vnet_len);
     ck_assert_uint_eq(seen.seq, seq);
@@ -483,6 +485,7 @@ static void expect_ready(Bench *b, uint8_t flags, uint32_t seq, uint32_t ack, ui
 
 static void expect_none_ready(Bench *b)
 {
+    ck_assert(!colo_rewriter_has_ready(b->r));
     ck_assert_ptr_null(colo_rewriter_ready(b->r));
 }
 
@@ -508,6 +511,27 @@ START_TEST(early_acknowledgement_waits)
         check_mapped(&b, ours, theirs);
         bench_end(&b);
     }
+}
+END_TEST
+
+/* To ask changes nothing, and what waits is not ready. */
+START_TEST(has_ready)
+{
+    Bench b = bench_new();
+
+    ck_assert(!colo_rewriter_has_ready(b.r));
+    in(&b, SYN, CLIENT, 0, 0);
+    in_waits(&b, ACK, CLIENT + 1, 1001, 0);
+    in_waits(&b, ACK, CLIENT + 1, 1001, 5);
+    ck_assert(!colo_rewriter_has_ready(b.r));
+    out(&b, SYN | ACK, 2000, CLIENT + 1, 0);
+    ck_assert(colo_rewriter_has_ready(b.r));
+    ck_assert(colo_rewriter_has_ready(b.r));
+    expect_ready(&b, ACK, CLIENT + 1, 2001, 0);
+    ck_assert(colo_rewriter_has_ready(b.r));
+    expect_ready(&b, ACK, CLIENT + 1, 2001, 5);
+    ck_assert(!colo_rewriter_has_ready(b.r));
+    bench_end(&b);
 }
 END_TEST
 
@@ -1427,6 +1451,7 @@ int main(void)
 
     tc = tcase_create("waiting");
     tcase_add_test(tc, early_acknowledgement_waits);
+    tcase_add_test(tc, has_ready);
     tcase_add_test(tc, early_acknowledgement_on_used_addresses);
     tcase_add_test(tc, waiting_frames_of_every_kind);
     tcase_add_test(tc, waiting_timestamps);
