@@ -114,6 +114,29 @@ static void redirector_find_mark(const uint8_t *frame, uint32_t size, uint32_t v
     memcpy(colo_outbox_append(&s->out.outbox, size, vnet_len), frame, size);
 }
 
+static void redirector_keep_newest(const uint8_t *frame, uint32_t size, uint32_t vnet_len, void *opaque)
+{
+    FilterRedirector *s = opaque;
+
+    if (colo_is_epoch_mark(frame + vnet_len, size - vnet_len)) {
+        s->marks_waiting--;
+    } else if (s->marks_waiting) {
+        colo_count(&s->discarded, size);
+    } else {
+        memcpy(colo_outbox_append(&s->out.outbox, size, vnet_len), frame, size);
+    }
+}
+
+/*
+ * The secondary's output waits for a connection.  Of what was sent before the last mark nobody will want to know any more; nor of
+ * the marks themselves: whoever connects comes in the middle of an epoch, and takes the first for that of the next checkpoint.
+ */
+static void redirector_forget_epochs(FilterRedirector *s)
+{
+    colo_outbox_empty(&s->out.outbox, redirector_find_mark, s);
+    colo_outbox_empty(&s->out.outbox, redirector_keep_newest, s);
+}
+
 /*
  * The secondary serves alone from now on: what its guest has sent since it was last made a copy goes to the client.  What lies
  * before the last mark is of an epoch that is over, and from a guest that is no more.
@@ -130,7 +153,12 @@ static void redirector_out_lost(void *opaque)
 {
     FilterRedirector *s = opaque;
 
-    if (!s->out.connected && !colo_host_is_secondary()) {
+    if (s->out.connected) {
+        return;
+    }
+    if (colo_host_is_secondary()) {
+        redirector_forget_epochs(s);
+    } else {
         redirector_release_all(s);
     }
 }
@@ -152,7 +180,7 @@ static const ColoLinkOps redirector_out_ops = {
 static void redirector_send(FilterRedirector *s, const struct iovec *iov, int iovcnt, uint32_t vnet_len)
 {
     colo_link_send(&s->out, iov, iovcnt, vnet_len);
-    if (!s->out.connected) {
+    if (!s->out.connected && !colo_host_is_secondary()) {
         qemu_bh_schedule(s->lost_bh);
     }
 }
@@ -164,6 +192,9 @@ static void redirector_mark_epoch(FilterRedirector *s)
 
     colo_epoch_mark(mark);
     redirector_send(s, &iov, 1, 0);
+    if (!s->out.connected) {
+        qemu_bh_schedule(s->lost_bh);
+    }
 }
 
 /* True for a guest's frame that passes itself off as a mark. */
