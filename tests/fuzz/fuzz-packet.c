@@ -9,8 +9,9 @@
  *  - colo_packet_run() tells, for every position, what the frame says there, and NONE outside of it;
  *  - a held copy is the packet over again;
  *  - cut anywhere, and cut again, a segment becomes segments in their own right: nothing but lengths, positions, flags,
- *    checksums, urgent pointer and offload differs from the whole, the units follow each other without gap or change,
- *    and checksums that were right are right in each piece;
+ *    checksums, urgent pointer, offload and (of what is cut off a SYN) the window's scale differs from the whole, the
+ *    units follow each other without gap or change, and checksums that were right are right in each piece;
+ *  - another window changes that and the checksum, which stays exactly as wrong as it was;
  *  - a flow's key is the same from either side and holds the packet's addresses and ports;
  *  - a rewrite changes what it should and nothing else, leaves what is wrong with a checksum exactly as wrong as it
  *    was, and the opposite rewrite undoes it.
@@ -139,22 +140,40 @@ static void check_hold(const Whole *w, const ColoPacket *p)
     colo_packet_free(copy);
 }
 
+/* The scale of windows that the options offer. */
+static uint8_t window_scale(const Whole *w)
+{
+    uint32_t at = w->l.l4 + 20;
+    TcpOption option;
+
+    while (layout_option(w->data, &at, w->l.payload, &option)) {
+        if (option.kind == 3 && option.len == 1) {
+            return MIN(w->data[option.value], 14);
+        }
+    }
+    return 0;
+}
+
 /* Options as they are, but for the values of timestamps. */
 static void check_options(const Whole *w, const ColoPacket *p)
 {
     const Layout *l = &w->l;
     uint32_t first = l->l4 + 20, at = first;
     uint8_t expected[40], options[40];
+    bool is_signed = false;
     TcpOption option;
 
     memcpy(expected, w->data + first, l->payload - first);
     while (layout_option(w->data, &at, l->payload, &option)) {
+        is_signed = is_signed || ((option.kind == 19 || option.kind == 29) && l->payload - first >= 16);
         if (option.kind == 8 && option.len == 8) {
             memset(expected + (option.value - first), 0, 8);
         }
     }
     REQUIRE(colo_packet_tcp_options(p, options) == l->payload - first, "not %u", l->payload - first);
     REQUIRE(!memcmp(options, expected, l->payload - first), "other options");
+    REQUIRE(colo_packet_window_scale(p) == window_scale(w), "%u, not %u", colo_packet_window_scale(p), window_scale(w));
+    REQUIRE(p->indivisible || !is_signed, "a signature has not been seen");
 }
 
 static void check_key(const Whole *w, const ColoPacket *p)
@@ -211,13 +230,18 @@ static void forget_what_may_differ(const Whole *w, uint8_t *header)
     set32(header + w->l.l4 + 16, 0);
 }
 
-static void check_headers(const Whole *w, const uint8_t *piece)
+/* Of the piece that begins with unit @from. */
+static void check_headers(const Whole *w, const uint8_t *piece, uint32_t from)
 {
+    uint16_t window = get16(w->data + w->l.l4 + 14);
     uint8_t *ours = malloc(w->l.payload);
     uint8_t *theirs = malloc(w->l.payload);
 
     memcpy(ours, w->data, w->l.payload);
     memcpy(theirs, piece, w->l.payload);
+    if (w->l.flags & SYN && from) {
+        set16(ours + w->l.l4 + 14, (uint16_t)(window >> window_scale(w)));
+    }
     forget_what_may_differ(w, ours);
     forget_what_may_differ(w, theirs);
     REQUIRE(!memcmp(ours, theirs, w->l.payload), "a cut has changed another field of the headers");
@@ -273,7 +297,7 @@ static void check_piece(const Whole *w, const uint8_t *frame, uint32_t size, uin
     REQUIRE((l->flags | URG) == (flags | URG), "flags %02x of %02x", l->flags, w->l.flags);
     check_urgent(w, &piece, from);
     check_offload(w, frame, l->end - l->payload);
-    check_headers(w, frame);
+    check_headers(w, frame, from);
     if (!w->l.cut_short) {
         if (!layout_ip_error(&w->l, w->data)) {
             REQUIRE(!layout_ip_error(l, frame), "IP checksum");
@@ -380,6 +404,26 @@ static void check_rewrite(const Whole *w, const ColoPacket *p, ColoRewrite rewri
     colo_packet_free(q);
 }
 
+static void check_window(const Whole *w, const ColoPacket *p, uint16_t window)
+{
+    ColoPacket *q = colo_packet_hold(p);
+    uint8_t *expected = malloc(w->size);
+    uint16_t error = layout_tcp_error(&w->l, w->data, w->vnet_len);
+
+    memcpy(expected, w->data, w->size);
+    set16(expected + w->l.l4 + 14, window);
+    REQUIRE(colo_packet_window(q) == get16(w->data + w->l.l4 + 14), "%u", colo_packet_window(q));
+    colo_packet_set_window(q, window);
+    REQUIRE(layout_tcp_error(&w->l, q->data, w->vnet_len) % 0xffff == error % 0xffff, "error %04x, not %04x",
+            layout_tcp_error(&w->l, q->data, w->vnet_len), error);
+    if (!layout_leaves_checksum(w->data, w->vnet_len)) {
+        memcpy(expected + w->l.l4 + 16, q->data + w->l.l4 + 16, 2);
+    }
+    REQUIRE(!memcmp(expected, q->data, w->size), "window %u", window);
+    free(expected);
+    colo_packet_free(q);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const uint8_t vnet_lens[] = { 0, 0, 0, 10, 12, 20 };
@@ -411,6 +455,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         check_runs(&w, &p, &random);
         check_options(&w, &p);
         check_cuts(&w, &p, &random);
+        check_window(&w, &p, (uint16_t)draw(&random));
         check_rewrite(&w, &p, (ColoRewrite) { COLO_REWRITE_SEQ, draw(&random), how & 16 ? draw(&random) : 0 });
         check_rewrite(&w, &p, (ColoRewrite) { COLO_REWRITE_ACK, draw(&random), how & 16 ? draw(&random) : 0 });
     }
