@@ -6,8 +6,9 @@
  * Theory of operation
  *
  * With `outdev`, packets of the filter's direction leave the filter chain for the chardev.  While nobody reads it
- * they go on through the chain instead, those that still wait in the link's outbox first; but a secondary's output goes nowhere then, since no network may see it before a failover.  What waits
- * at a failover is passed on: the client has not had it.
+ * they go on through the chain instead, those that still wait in the link's outbox first; but a secondary's output goes
+ * nowhere then, since no network may see it before a failover.  What waits at a failover is passed on: the client has
+ * not had it.
  *
  * With `indev`, what comes from the chardev goes on through the chain as if the netdev or the guest had sent it.  It
  * is read only while the guest runs; while it stands still (a checkpoint is being loaded) what comes stays in the
@@ -58,7 +59,7 @@ struct FilterRedirector {
     ColoCount input;
     ColoCount redirected;
     ColoCount released;
-    uint32_t marks_waiting;     /* at the failover: marks in the outbox that are not released yet */
+    uint32_t marks_waiting;     /* while the outbox is gone through: marks in it that are still to come */
     ColoCount injected;
     uint32_t injected_size;     /* of the last packet, bytes */
     ColoCount discarded;
@@ -181,7 +182,7 @@ static void redirector_send(FilterRedirector *s, const struct iovec *iov, int io
 {
     colo_link_send(&s->out, iov, iovcnt, vnet_len);
     if (!s->out.connected && !colo_host_is_secondary()) {
-        qemu_bh_schedule(s->lost_bh);
+        qemu_bh_schedule(s->lost_bh);       /* a secondary's outbox is gone through for each mark, not for each packet */
     }
 }
 

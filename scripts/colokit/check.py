@@ -22,7 +22,7 @@ from typing import Callable
 from . import build, fuzz, guest
 from . import mutants as core_mutants
 from . import replay as colo_replay
-from .machine import BUILD, ROOT, Failure, as_root, need, reporting, run_logged
+from .machine import BUILD, ROOT, Failure, become_root, need, reporting, run_logged
 
 UNIT_PACKAGES = ["gcc", "meson", "ninja-build", "pkg-config", "libglib2.0-dev", "check",
                  "libpcap-dev", "clang-tidy", "clang"]
@@ -329,20 +329,12 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def become_root() -> None:
-    """Go on as root, with sudo, if we are not yet: network namespaces need it."""
-    if os.geteuid() != 0:
-        command = as_root(["env", f"PYTHONPATH={ROOT / 'scripts'}", "PYTHONDONTWRITEBYTECODE=1",
-                           sys.executable, "-m", "colokit.check", *sys.argv[1:]])
-        os.execvp(command[0], command)
-
-
 def main() -> None:
     arguments = parse_arguments()
     tally = Tally()
     with reporting("check"):
         if not arguments.only or "pair" in arguments.only:
-            become_root()
+            become_root("check")
         for name, suite in SUITES.items():
             if arguments.only and name not in arguments.only:
                 continue

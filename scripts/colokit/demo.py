@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from . import build, guest
 from .client import Download
-from .machine import ROOT, Failure, Progress, as_root, reporting
+from .machine import Failure, Progress, become_root, reporting
 from .network import Network
 from .pair import DEVICES, Pair
 
@@ -125,15 +124,6 @@ def print_table(results: list[Result]) -> None:
     print(flush=True)
 
 
-def become_root() -> None:
-    """Go on as root, with sudo, if we are not yet."""
-    if os.geteuid() == 0:
-        return
-    command = as_root(["env", f"PYTHONPATH={ROOT / 'scripts'}", "PYTHONDONTWRITEBYTECODE=1",
-                       sys.executable, "-m", "colokit.demo", *sys.argv[1:]])
-    os.execvp(command[0], command)
-
-
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="demo",
@@ -168,7 +158,7 @@ def parse_arguments() -> argparse.Namespace:
 def tell_all(arguments: argparse.Namespace) -> int:
     emulator = arguments.emulator or build.build_qemu(arguments.series, stock=arguments.stock)
     guest.build()
-    become_root()
+    become_root("demo")
 
     results: list[Result] = []
     for number in range(1, arguments.runs + 1):

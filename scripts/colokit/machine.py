@@ -200,6 +200,14 @@ def as_root(argv: Sequence[str]) -> list[str]:
     raise Failure(f"this needs root: {' '.join(argv)}\nrun it as root, or install sudo")
 
 
+def become_root(module: str) -> None:
+    """Go on as root, with sudo, if we are not yet: network namespaces and taps need it."""
+    if os.geteuid() != 0:
+        command = as_root(["env", f"PYTHONPATH={ROOT / 'scripts'}", "PYTHONDONTWRITEBYTECODE=1",
+                           sys.executable, "-m", f"colokit.{module}", *sys.argv[1:]])
+        os.execvp(command[0], command)
+
+
 def missing(packages: Sequence[str]) -> list[str]:
     """Those of the Debian packages that are not installed."""
     try:

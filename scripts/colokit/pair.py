@@ -49,6 +49,7 @@ USAGES = ("current", "2016", "none", "twin")
 # Both hosts of the documentation are this one.
 PRIMARY_HOST, SECONDARY_HOST = "127.0.0.1", "127.0.0.2"
 MIRROR_PORT, COMPARE_PORT, MIGRATION_PORT = 9003, 9004, 9998
+LOCAL_PORTS = (9001, 9005)      # between the primary's own objects: to colo-compare, and from it
 
 # Written to each QEMU's log.  The last are ours, and unknown to a stock build.
 TRACE_EVENTS = ("colo_vm_state_change", "colo_send_message", "colo_receive_message",
@@ -406,8 +407,8 @@ def _primary_objects(options: Options, directory: Path) -> list[str]:
     old = options.usage == "2016"
     wait = "off" if old else "on"
     more = f",{options.compare}" if options.compare else ""
-    compare0 = _local_socket(options, directory, "compare0", 9001)
-    compare_out = _local_socket(options, directory, "compare_out", 9005)
+    compare0 = _local_socket(options, directory, "compare0", LOCAL_PORTS[0])
+    compare_out = _local_socket(options, directory, "compare_out", LOCAL_PORTS[1])
     return [
         "-chardev", f"socket,id=mirror0,host=0.0.0.0,port={MIRROR_PORT},server=on,wait=off",
         "-chardev", f"socket,id=compare1,host=0.0.0.0,port={COMPARE_PORT},server=on,wait={wait}",

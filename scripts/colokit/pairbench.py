@@ -29,7 +29,7 @@ from typing import Any, Callable, Sequence
 from . import build, chart, guest
 from .figures import (DIRECTORY, DOCUMENT, Figure, as_text, build_programs, columns, kept, look_for_others, program,
                       update_document)
-from .machine import ROOT, Failure, Progress, as_root, need
+from .machine import ROOT, Failure, Progress, become_root, need
 from .network import Network
 from .pair import Pair, running, wait_until
 
@@ -370,15 +370,6 @@ def setups_of(arguments: argparse.Namespace) -> list[Setup]:
     return [setup for setup in setups if setup.name in wanted]
 
 
-def become_root() -> None:
-    """Go on as root, with sudo, if we are not yet: network namespaces need it."""
-    import os
-    if os.geteuid() != 0:
-        command = as_root(["env", f"PYTHONPATH={ROOT / 'scripts'}", "PYTHONDONTWRITEBYTECODE=1",
-                           sys.executable, "-m", "colokit.bench", *sys.argv[1:]])
-        os.execvp(command[0], command)
-
-
 def pair(arguments: argparse.Namespace) -> None:
     workloads = [workload for workload in WORKLOADS
                  if not arguments.workload or workload.name in arguments.workload]
@@ -391,7 +382,7 @@ def pair(arguments: argparse.Namespace) -> None:
         raise Failure("--update-docs wants the whole measurement: no --workload, --setup or --quick")
     rounds, seconds = (1, 1.0) if arguments.quick else (arguments.rounds, arguments.seconds)
 
-    become_root()
+    become_root("bench")
     need(PACKAGES)
     build_programs(["colo-bench-client"])
     DIRECTORY.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from pathlib import Path
 
 from . import build, guest
 from .figures import build_programs, program
-from .machine import ROOT, Failure, as_root, reporting
+from .machine import Failure, become_root, reporting
 from .pair import Pair, Qemu, running, wait_until
 
 SEGMENT = 10                    # seconds that the client works before it tells what has come of it
@@ -211,14 +210,6 @@ def tell_verdict(verdict: dict) -> bool:
     return flat and not verdict["failures"] and not verdict["broken"] and verdict["requests"] > 0
 
 
-def become_root() -> None:
-    """Go on as root, with sudo, if we are not yet."""
-    if os.geteuid() != 0:
-        command = as_root(["env", f"PYTHONPATH={ROOT / 'scripts'}", "PYTHONDONTWRITEBYTECODE=1",
-                           sys.executable, "-m", "colokit.soak", *sys.argv[1:]])
-        os.execvp(command[0], command)
-
-
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="soak",
@@ -243,7 +234,7 @@ def main() -> None:
         emulator = arguments.emulator or build.build_qemu(arguments.series, targets=["qemu-system-x86_64"])
         build_programs(["colo-bench-client"])
         guest.build()
-        become_root()
+        become_root("soak")
         seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(1 << 32)
         print(f"soak: --seed {seed}", flush=True)
         with running(emulator.resolve(), device=arguments.device, checkpoint_delay=10000) as pair:

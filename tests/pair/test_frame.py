@@ -10,7 +10,7 @@ import time
 import unittest
 from pathlib import Path
 
-from colokit.pair import MIGRATION_PORT, Qemu, wait_until
+from colokit.pair import COMPARE_PORT, LOCAL_PORTS, MIGRATION_PORT, MIRROR_PORT, Qemu, wait_until
 from colokit.pairtest import PairTest, SharedPairTest
 
 SYS_PIDFD_GETFD = 438
@@ -37,16 +37,15 @@ def sockets_of(qemu: Qemu) -> list[socket.socket]:
     return sockets
 
 
-def migration_sockets(qemu: Qemu) -> list[socket.socket]:
-    """Those of its sockets that carry the migration."""
+def connections_of(qemu: Qemu, *ports: int) -> list[socket.socket]:
+    """Copies of a process's TCP connections from or to one of the ports."""
     found = []
     for each in sockets_of(qemu):
         try:
-            ports = {each.getsockname()[1], each.getpeername()[1]} \
-                if each.family == socket.AF_INET else set()
+            ends = {each.getsockname()[1], each.getpeername()[1]} if each.family == socket.AF_INET else set()
         except OSError:         # it listens
-            ports = set()
-        if MIGRATION_PORT in ports:
+            ends = set()
+        if ends & set(ports):
             found.append(each)
         else:
             each.close()
@@ -87,15 +86,23 @@ class CheckpointTest(SharedPairTest):
         self.pair.wait_checkpoints(10, timeout=30)
         self.assert_complete(self.download(1_000_000))
 
+    def assert_nodelay(self, qemu: Qemu, count: int, *ports: int) -> None:
+        connections = connections_of(qemu, *ports)
+        self.assertEqual(len(connections), count, f"connections of the {qemu.role} on {ports}")
+        for each in connections:
+            with each:
+                self.assertEqual(each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), 1,
+                                 f"a socket of the {qemu.role} on one of {ports} waits for more to send")
+
     def test_migration_sockets_are_nodelay(self) -> None:
         for qemu in self.pair.processes():
-            sockets = migration_sockets(qemu)
-            self.assertTrue(sockets, f"the {qemu.role} has no migration socket")
-            for each in sockets:
-                with each:
-                    self.assertEqual(
-                        each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), 1,
-                        f"the {qemu.role}'s migration socket waits for more to send")
+            self.assert_nodelay(qemu, 1, MIGRATION_PORT)
+
+    def test_packets_leave_at_once(self) -> None:
+        """No chardev that carries packets waits for a delayed acknowledgement, though none says nodelay."""
+        self.assert_nodelay(self.pair.primary, 2, MIRROR_PORT, COMPARE_PORT)
+        self.assert_nodelay(self.pair.primary, 4, *LOCAL_PORTS)     # both ends are its own
+        self.assert_nodelay(self.pair.secondary, 2, MIRROR_PORT, COMPARE_PORT)
 
     def test_output_waits_for_load(self) -> None:
         """colo-compare hears of a checkpoint only after the secondary has loaded it."""
