@@ -80,7 +80,11 @@ def wait_until(condition: Callable[[], Any], timeout: float, what: str) -> Any:
 class Qemu:
     """One QEMU process with its monitor and its logs."""
 
-    def __init__(self, role: str, path: Path, command: list[str]):
+    def __init__(self, role: str, path: Path, command: list[str], processors: set[int]):
+        def prepare() -> None:
+            _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            os.sched_setaffinity(0, processors)
+
         self.role = role
         self.console_path = Path(f"{path}.console")
         self.trace_path = Path(f"{path}.trace")
@@ -92,8 +96,7 @@ class Qemu:
         with open(self.output_path, "wb") as output:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                start_new_session=True,
-                preexec_fn=lambda: _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
+                start_new_session=True, preexec_fn=prepare)
 
     @property
     def pid(self) -> int:
@@ -173,6 +176,7 @@ class Options:
     cold: bool = False                  # the guest has made no TCP connection before COLO
     compare: str = ""                   # further properties of colo-compare, "a=b,c=d"
     local: str = "tcp"                  # the sockets between the primary's own objects: tcp or unix
+    apart: bool = False                 # each QEMU keeps to one half of the processors, as if that were its host
 
     def __post_init__(self) -> None:
         if self.device not in DEVICES:
@@ -360,7 +364,11 @@ class Pair:
         return self.directory / (f"{role}-{number + 1}" if number else role)
 
     def _launch(self, role: str) -> Qemu:
-        return Qemu(role, self._path(role), self.network.hosts.command(self.command_line(role)))
+        processors = sorted(os.sched_getaffinity(0))
+        half = len(processors) // 2
+        if self.options.apart and half:
+            processors = processors[:half] if role == "primary" else processors[half:]
+        return Qemu(role, self._path(role), self.network.hosts.command(self.command_line(role)), set(processors))
 
     def command_line(self, role: str) -> list[str]:
         """The whole command of one side."""
