@@ -396,6 +396,15 @@ static void compare_frame_comes_or_goes(ColoCompare *s)
     }
 }
 
+/* It has no connection any more, which may show there before the secondary's output breaks off here. */
+static void compare_frame_gave_up(ColoCompare *s)
+{
+    if (!s->notify_dev) {
+        compare_lost(s, COLO_PEER_LOST_REASON_CLOSED);
+    }
+    compare_frame_comes_or_goes(s);
+}
+
 static void compare_checkpoint(ColoCompare *s)
 {
     trace_colo_compare_event(compare_id(s), "checkpoint");
@@ -415,7 +424,7 @@ void colo_notify_compares_event(void *opaque, int event, Error **errp)
         compare_call_all(compare_checkpoint);
     } else if (event == COLO_EVENT_FAILOVER) {
         qatomic_set(&frame_is_there, false);
-        compare_call_all(compare_frame_comes_or_goes);
+        compare_call_all(colo_host_failover_is_commanded() ? compare_frame_comes_or_goes : compare_frame_gave_up);
     }
 }
 

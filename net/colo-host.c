@@ -7,6 +7,7 @@
 #include "qemu/osdep.h"
 #include "net/colo-host.h"
 #include "net/colo/packet.h"
+#include "migration/failover.h"
 #include "migration/ram.h"
 #include "net/queue.h"
 #include "qapi/error.h"
@@ -30,6 +31,11 @@ uint64_t colo_host_headway(void)
 bool colo_host_guest_is_held(void)
 {
     return runstate_check(RUN_STATE_COLO) || runstate_check(RUN_STATE_FINISH_MIGRATE);
+}
+
+bool colo_host_failover_is_commanded(void)
+{
+    return failover_get_state() != FAILOVER_STATUS_NONE;
 }
 
 void colo_host_end_wait(void)

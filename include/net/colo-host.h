@@ -24,6 +24,9 @@ uint64_t colo_host_headway(void);
 /* True while the frame has the guest stopped.  Any thread. */
 bool colo_host_guest_is_held(void);
 
+/* True from the command to fail over until the frame begins anew.  Any thread. */
+bool colo_host_failover_is_commanded(void);
+
 /* Breaks the frame's connection to the other node, so that it waits no more for a word from there.  Any thread. */
 void colo_host_end_wait(void);
 

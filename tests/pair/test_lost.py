@@ -106,6 +106,15 @@ class LostTest(PairTest):
         self.assertLess(requests.worst(), SLACK)
         self.protect_again(requests)
 
+    def test_frame_cut_off(self) -> None:
+        """The frame's connection breaks and the proxy's do not: at the next checkpoint the frame gives up, and nobody is protected."""
+        requests = self.begin(checkpoint_delay=500)
+        self.pair.primary.monitor.command("yank", instances=[{"type": "migration"}])
+        self.lost("closed", SLACK)
+        requests.wait_for_more()
+        self.assertLess(requests.worst(), SLACK)
+        self.assertIsNone(requests.error)
+
     def test_frozen_for_a_moment(self) -> None:
         """A secondary that stands still for less than compare_timeout is not lost."""
         requests = self.begin()
