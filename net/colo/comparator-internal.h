@@ -88,7 +88,9 @@ struct ColoComparator {
     const ColoComparatorOps *ops;
     void *opaque;
     bool comparing;
-    bool asked;                     /* for a checkpoint, in this epoch */
+    bool asked;                     /* for a checkpoint, in this epoch; or it is put off until: */
+    int64_t ask_at;                 /* ns; INT64_MAX: it is not */
+    int64_t ask_latest;             /* ns; no further than that */
     bool secondary_away;            /* its connection has ended */
     uint32_t epoch;
     int64_t now;                    /* ns, as the caller has said last */

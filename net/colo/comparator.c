@@ -15,7 +15,9 @@
  * compared, and the age list of its side, from which the next deadline and the order of release at a checkpoint are
  * read off.  Nothing here ever looks through all flows.
  *
- * A divergence asks for a checkpoint once; what matches goes on leaving meanwhile.
+ * A divergence asks for a checkpoint once; what matches goes on leaving meanwhile.  A checkpoint costs the same whatever
+ * it lets go, so it is not asked for while the primary goes on sending (config.quiet), or not for long (config.gather): eight
+ * answers that differ then need one, not three.
  *
  * Epochs.  A checkpoint makes the secondary the primary's copy, so whatever either sent before it is settled: the
  * primary's leaves, the secondary's is of no more use.  Both may still be on their way when the
@@ -263,6 +265,7 @@ static void settle(ColoComparator *c)
         c->fronts = c->fronts->next_front;
     }
     c->suspect_at = INT64_MAX;
+    c->ask_at = INT64_MAX;
     c->asked = false;
     c->epoch++;
 }
@@ -299,6 +302,7 @@ ColoComparator *colo_comparator_new(const ColoComparatorConfig *config, const Co
     c->ops = ops;
     c->opaque = opaque;
     c->suspect_at = INT64_MAX;
+    c->ask_at = INT64_MAX;
     c->flows = colo_flow_table_new(sizeof(ColoCompareFlow), config->secret, IDLE_LIFETIME, CLOSED_LIFETIME,
                                    flow_may_go, NULL, NULL);
     c->history = colo_history_new(config->history ? config->history : HISTORY_BYTES);
@@ -348,6 +352,32 @@ void colo_comparator_set_timeout(ColoComparator *c, int64_t timeout)
 
 /* Divergence */
 
+/* How long the primary's packets may wait for the secondary's. */
+static int64_t patience(const ColoComparator *c)
+{
+    return c->secondary_away ? 0 : c->config.timeout;
+}
+
+static void ask(ColoComparator *c)
+{
+    c->ask_at = INT64_MAX;
+    c->ops->diverged(c->stats.last_reason, &c->stats.last_flow, c->opaque);
+}
+
+/* The primary may have more to send that the same checkpoint will let go; but nothing is held for longer than it may be. */
+static void put_off_asking(ColoComparator *c)
+{
+    const ColoPacket *oldest = c->held[COLO_PRIMARY].oldest;
+
+    c->ask_at = MIN(c->now + c->config.quiet, c->ask_latest);
+    if (oldest) {
+        c->ask_at = MIN(c->ask_at, oldest->arrival + patience(c));
+    }
+    if (c->ask_at <= c->now) {
+        ask(c);
+    }
+}
+
 void colo_compare_diverged_at(ColoComparator *c, ColoReason reason, const ColoCompareFlow *f, uint32_t seq)
 {
     const ColoTcp *t = &f->tcp;
@@ -363,7 +393,8 @@ void colo_compare_diverged_at(ColoComparator *c, ColoReason reason, const ColoCo
     stats->last_offset_set = t->primary_isn_set;
     stats->last_offset = t->primary_isn_set && seq != t->primary_isn ? seq - t->primary_isn - 1 : 0;
     stats->last_at = c->now;
-    c->ops->diverged(reason, &f->flow.key, c->opaque);
+    c->ask_latest = c->secondary_away ? c->now : c->now + c->config.gather;
+    put_off_asking(c);
 }
 
 void colo_compare_diverged(ColoComparator *c, ColoReason reason, const ColoCompareFlow *f)
@@ -481,6 +512,9 @@ void colo_comparator_packet(ColoComparator *c, ColoSide side, const uint8_t *fra
     } else {
         colo_flow_table_age(c->flows, now);
         take(c, side, &p, now);
+        if (side == COLO_PRIMARY && c->ask_at != INT64_MAX) {
+            put_off_asking(c);
+        }
     }
 }
 
@@ -572,12 +606,6 @@ void colo_comparator_reconnected(ColoComparator *c, ColoSide side)
 
 /* Time */
 
-/* How long the primary's packets may wait for the secondary's. */
-static int64_t patience(const ColoComparator *c)
-{
-    return c->secondary_away ? 0 : c->config.timeout;
-}
-
 int64_t colo_comparator_deadline(const ColoComparator *c)
 {
     const ColoPacket *oldest = c->held[COLO_PRIMARY].oldest;
@@ -587,7 +615,7 @@ int64_t colo_comparator_deadline(const ColoComparator *c)
     if (oldest && !c->asked) {
         deadline = MIN(deadline, MIN(oldest->arrival + patience(c), c->suspect_at));
     }
-    return deadline;
+    return MIN(deadline, c->ask_at);
 }
 
 /* The datagrams whose grace has ended without their like; finds the next one whose grace will. */
@@ -623,6 +651,9 @@ void colo_comparator_tick(ColoComparator *c, int64_t now)
     }
     if (c->suspect_at <= now) {
         check_suspects(c, now);
+    }
+    if (c->ask_at != INT64_MAX && c->ask_at <= now) {
+        ask(c);
     }
     /* What the secondary alone has sent is no divergence: nobody has seen it.  It goes by age. */
     while ((p = c->alone.oldest) && p->arrival + c->config.timeout <= now) {

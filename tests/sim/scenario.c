@@ -227,4 +227,6 @@ void scenario_draw(Scenario *s, uint64_t seed, uint32_t only)
     for (int i = 0; i < s->flows; i++) {
         draw_flow(s, &d, &s->flow[i], i);
     }
+    s->quiet = draw_percent(&d, 50) ? 0 : draw_between(&d, 1, 5) * MS;
+    s->gather = draw_between(&d, 1, 20) * MS;
 }

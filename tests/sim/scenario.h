@@ -125,6 +125,8 @@ typedef struct {
     uint32_t classes;       /* bits */
     int64_t faults_end;
     int64_t timeout;
+    int64_t quiet;
+    int64_t gather;
     uint32_t queue_size;
     uint32_t batch;         /* frames that one read brings at most */
     int64_t lateness;       /* of timers, at most */

@@ -821,6 +821,8 @@ static World *world_new(uint64_t seed, uint32_t classes, FILE *trace)
     w->draw = draw_new(seed, PURPOSE_WORLD);
     w->now = 1;
     config.timeout = s->timeout;
+    config.quiet = s->quiet;
+    config.gather = s->gather;
     config.queue_size = s->queue_size;
     w->comparator = colo_comparator_new(&config, &ops, w);
     w->rewriter = colo_rewriter_new(secret);

@@ -28,7 +28,8 @@ static void on_diverged(ColoReason reason, const ColoFlowKey *flow, void *opaque
     rig->asked++;
     rig->reason = reason;
     rig->flow = *flow;
-    ck_assert_int_eq(colo_comparator_stats(rig->c)->last_at, rig->now);
+    ck_assert_int_le(colo_comparator_stats(rig->c)->last_at, rig->now);
+    ck_assert_int_ge(colo_comparator_stats(rig->c)->last_at, rig->now - rig->gather);
     ck_assert_msg(++rig->asked_in_epoch == 1, "asked for a second checkpoint (%s) before the first was made",
                   colo_reason_name(reason));
 }
@@ -41,20 +42,32 @@ static void released_free(gpointer data)
     g_free(r);
 }
 
-Rig *rig_new_at(int64_t now, uint32_t queue_size)
+static Rig *new_rig(int64_t now, uint32_t queue_size, int64_t quiet, int64_t gather)
 {
     static const ColoComparatorOps ops = { .release = on_release, .diverged = on_diverged };
     ColoComparatorConfig config = {
-        .timeout = RIG_TIMEOUT, .queue_size = queue_size, .history = RIG_HISTORY, .secret = "not very secret",
+        .timeout = RIG_TIMEOUT, .quiet = quiet, .gather = gather, .queue_size = queue_size, .history = RIG_HISTORY,
+        .secret = "not very secret",
     };
     Rig *rig = g_new0(Rig, 1);
 
     rig->now = now;
+    rig->gather = gather;
     rig->released = g_ptr_array_new_with_free_func(released_free);
     rig->c = colo_comparator_new(&config, &ops, rig);
     ck_assert(!colo_comparator_is_comparing(rig->c));
     colo_comparator_set_comparing(rig->c, true, rig->now);
     return rig;
+}
+
+Rig *rig_new_at(int64_t now, uint32_t queue_size)
+{
+    return new_rig(now, queue_size, 0, 0);
+}
+
+Rig *rig_new_gathering(int64_t quiet, int64_t gather)
+{
+    return new_rig(1000 * RIG_TIMEOUT, 1024, quiet, gather);
 }
 
 Rig *rig_new(void)

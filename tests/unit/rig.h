@@ -26,6 +26,7 @@ typedef struct {
 typedef struct {
     ColoComparator *c;
     int64_t now;
+    int64_t gather;         /* as in ColoComparatorConfig */
     GPtrArray *released;    /* of Released */
     guint seen;             /* of them, by rig_next() */
     int asked;              /* since the rig was made */
@@ -41,6 +42,8 @@ typedef struct {
 Rig *rig_new_at(int64_t now, uint32_t queue_size);
 /* The same with the defaults. */
 Rig *rig_new(void);
+/* The same, which puts off asking for checkpoints. */
+Rig *rig_new_gathering(int64_t quiet, int64_t gather);
 void rig_free(Rig *rig);
 /* The same, for one with which everything has gone well: nothing is held, released unseen, or was asked for. */
 void rig_end_well(Rig *rig);

@@ -405,6 +405,102 @@ START_TEST(has_asked)
 }
 END_TEST
 
+/* The checkpoint is asked for when the primary has been quiet; its flow and reason are those of the divergence. */
+START_TEST(asks_when_it_is_quiet)
+{
+    Rig *rig = rig_new_gathering(2 * MS, 10 * MS);
+
+    primary(rig, ACK, 1, CLIENT, "yes");
+    secondary(rig, ACK, 1, CLIENT, "no!");
+    for (int i = 0; i < 4; i++) {
+        ck_assert(colo_comparator_has_asked(rig->c));
+        ck_assert_int_eq(rig->asked, 0);
+        ck_assert(colo_comparator_deadline(rig->c) == rig->now + 2 * MS);
+        rig_wait(rig, 2 * MS - 1);
+        rig_udp(rig, COLO_PRIMARY, "more");
+        secondary(rig, ACK, 4, CLIENT, "whatever");     /* the secondary's puts nothing off */
+    }
+    rig_wait(rig, MS);
+    rig_udp(rig, COLO_SECONDARY, "something else");
+    rig_wait(rig, MS - 1);
+    ck_assert_int_eq(rig->asked, 0);
+    rig_wait(rig, 1);
+    rig_expect_asked(rig, 1, COLO_REASON_PAYLOAD);
+    ck_assert_uint_eq(rig->flow.proto, 6);
+    rig_wait(rig, 10 * RIG_TIMEOUT);
+    rig_udp(rig, COLO_PRIMARY, "later");
+    rig_expect_asked(rig, 1, COLO_REASON_PAYLOAD);
+    rig_checkpoint(rig);
+    ck_assert_uint_eq(rig_pending(rig), 6);
+    rig_free(rig);
+}
+END_TEST
+
+/* However much it sends. */
+START_TEST(asks_though_it_is_never_quiet)
+{
+    Rig *rig = rig_new_gathering(2 * MS, 10 * MS);
+
+    primary(rig, ACK, 1, CLIENT, "yes");
+    secondary(rig, ACK, 1, CLIENT, "no!");
+    for (int i = 0; i < 9; i++) {
+        rig_wait(rig, MS);
+        rig_udp(rig, COLO_PRIMARY, "more");
+    }
+    ck_assert(colo_comparator_deadline(rig->c) == rig->now + MS);
+    ck_assert_int_eq(rig->asked, 0);
+    rig_wait(rig, MS);
+    rig_expect_asked(rig, 1, COLO_REASON_PAYLOAD);
+    rig_free(rig);
+}
+END_TEST
+
+/* compare_timeout is a limit for that, too; and a secondary that is away leaves nothing to wait for. */
+START_TEST(asks_in_time)
+{
+    Rig *rig = rig_new_gathering(20 * MS, 100 * MS);
+
+    rig_udp(rig, COLO_PRIMARY, "held");
+    rig_wait(rig, RIG_TIMEOUT - 5 * MS);
+    primary(rig, ACK, 1, CLIENT, "yes");
+    secondary(rig, ACK, 1, CLIENT, "no!");
+    rig_wait(rig, 5 * MS - 1);
+    ck_assert_int_eq(rig->asked, 0);
+    rig_wait(rig, 1);
+    rig_expect_asked(rig, 1, COLO_REASON_PAYLOAD);
+    rig_checkpoint(rig);
+    rig_udp(rig, COLO_PRIMARY, "held");
+    rig_wait(rig, RIG_TIMEOUT);
+    rig_expect_asked(rig, 2, COLO_REASON_TIMEOUT);
+    rig_checkpoint(rig);
+    colo_comparator_peer_lost(rig->c, rig->now);
+    rig_expect_asked(rig, 3, COLO_REASON_PEER_LOST);
+    rig_free(rig);
+}
+END_TEST
+
+/* A checkpoint that comes by itself will do; so will the end of COLO. */
+START_TEST(asks_no_more_than_needed)
+{
+    Rig *rig = rig_new_gathering(2 * MS, 10 * MS);
+
+    for (int i = 0; i < 2; i++) {
+        primary(rig, ACK, 1, CLIENT, "yes");
+        secondary(rig, ACK, 1, CLIENT, "no!");
+        rig_wait(rig, MS);
+        if (i) {
+            colo_comparator_set_comparing(rig->c, false, rig->now);
+        } else {
+            rig_checkpoint(rig);
+        }
+        ck_assert(colo_comparator_deadline(rig->c) == INT64_MAX);
+        rig_wait(rig, RIG_TIMEOUT);
+    }
+    ck_assert_int_eq(rig->asked, 0);
+    rig_free(rig);
+}
+END_TEST
+
 START_TEST(reason_names)
 {
     static const char *const names[] = {
@@ -1550,6 +1646,10 @@ int main(void)
     tcase_add_test(tc, peer_lost_until_reconnected);
     tcase_add_test(tc, peer_lost_before_the_beginning);
     tcase_add_test(tc, has_asked);
+    tcase_add_test(tc, asks_when_it_is_quiet);
+    tcase_add_test(tc, asks_though_it_is_never_quiet);
+    tcase_add_test(tc, asks_in_time);
+    tcase_add_test(tc, asks_no_more_than_needed);
     tcase_add_test(tc, reason_names);
     tcase_add_test(tc, counters);
     tcase_add_test(tc, last_divergence);

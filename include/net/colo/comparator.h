@@ -41,6 +41,8 @@ typedef struct {
 
 typedef struct {
     int64_t timeout;        /* ns that a primary packet is held at most before a checkpoint is asked for */
+    int64_t quiet;          /* ns that the primary must have sent nothing before a checkpoint is asked for; 0: it is at once */
+    int64_t gather;         /* ns after which it is in any case; the reason is still the first divergence's */
     uint32_t queue_size;    /* packets per side and flow before that side is made to wait */
     uint32_t history;       /* at most so many bytes of what has left are remembered; a power of two; 0: enough for a gigabit */
     uint8_t secret[16];     /* random; keys the hash */
@@ -124,7 +126,7 @@ void colo_comparator_reconnected(ColoComparator *c, ColoSide side);
  */
 void colo_comparator_peer_lost(ColoComparator *c, int64_t now);
 
-/* True from when a checkpoint is asked for until there is one. */
+/* True from when a checkpoint is needed until there is one. */
 bool colo_comparator_has_asked(const ColoComparator *c);
 
 /* False if the side is so far ahead that its input should not be read for now. */
