@@ -146,14 +146,15 @@ MENDS_7_2 = (
     Step(
         name="keep-input",
         reason="When a guest is stopped, the packets on their way to it are thrown away. At a "
-               "checkpoint that loses one of the client's now and then, which the mirror has passed "
-               "to the secondary already.",
-        test="tests/pair: test_checkpoints_lose_no_input",
+               "checkpoint, and at the end of the migration that COLO begins with, that loses one of the "
+               "client's now and then, which the mirror has passed to the secondary already.",
+        test="tests/pair: test_checkpoints_lose_no_input, test_the_beginning_loses_no_input",
         edits=(
             Insert("net/net.c", '#include "net/colo-compare.h"',
-                   text='#include "migration/colo.h"\n'),
+                   text='#include "migration/colo.h"\n#include "migration/migration.h"\n'),
             Replace("net/net.c", "qemu_flush_or_purge_queued_packets(nc, true);", """\
-if (state == RUN_STATE_COLO && migration_in_colo_state() &&
+if (((state == RUN_STATE_COLO && migration_in_colo_state()) ||
+                 (state == RUN_STATE_FINISH_MIGRATE && migrate_colo_enabled())) &&
                 nc->info->type == NET_CLIENT_DRIVER_NIC) {
                 continue;   /* it is delivered when the guest resumes */
             }
