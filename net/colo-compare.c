@@ -17,18 +17,14 @@
  * iothread and waited for, so that the guest does not run on before the new epoch has begun here.
  *
  * A lost secondary.  If its connection breaks, whatever is held asks for a checkpoint at once: either the frame makes it, or
- * it finds its own connection broken and ends COLO.  A secondary that has fallen silent is noticed by what it owes: a checkpoint
- * was asked for, or the guest stands still for one, and the frame makes no headway with it for peer_timeout; or for a moment
- * only, if nothing has come from the secondary for peer_timeout although output waits for it.  The frame's connection is broken
- * then; it ends COLO, which lets everything pass.
- *
- * Locks: compares_lock guards the list of objects, frame_lock the list of notifiers.  The iothread takes only the
- * latter, and holds it only to call out; so whoever waits for the iothread may hold the former.
+ * it finds its own connection broken and ends COLO.  One that has fallen silent is the watch's to notice (net/colo-frame.c): the
+ * frame's connection is broken then; it ends COLO, which lets everything pass.
  */
 
 #include "qemu/osdep.h"
 #include "crypto/random.h"
 #include "net/colo-compare.h"
+#include "net/colo-frame.h"
 #include "net/colo-host.h"
 #include "net/colo-link.h"
 #include "net/colo-report.h"
@@ -38,12 +34,10 @@
 #include "qapi/qapi-types-qom.h"
 #include "qapi/visitor.h"
 #include "qemu/error-report.h"
-#include "qemu/main-loop.h"
 #include "qemu/thread.h"
 #include "qemu/timer.h"
 #include "qom/object_interfaces.h"
 #include "sysemu/iothread.h"
-#include "migration/migration.h"
 #include "trace.h"
 
 #define TYPE_COLO_COMPARE "colo-compare"
@@ -52,25 +46,11 @@ OBJECT_DECLARE_SIMPLE_TYPE(ColoCompare, COLO_COMPARE)
 /* Released bytes that may wait for a taker before no more is read. */
 #define OUTBOX_HIGH (1024 * 1024)
 
-/*
- * A checkpoint is asked for when the primary has been quiet for so long, or after so much at most.  A checkpoint stops the guest
- * for 1 to 5 ms, and it takes the guest about 1 ms to answer one more request.
- */
-#define QUIET_US 1500
-#define GATHER_US 8000
-
 /* Defaults of the properties. */
 #define COMPARE_TIMEOUT_MS 3000
 #define EXPIRED_SCAN_CYCLE_MS 1000
 #define MAX_QUEUE_SIZE 1024
 #define PEER_TIMEOUT_MS 3000
-
-/*
- * How often in peer_timeout we look for a sign of life.  So many looks in vain, not the time, make a secondary silent: when we
- * have stood still ourselves, that is one.
- */
-#define LOOKS 8
-#define LOOKS_MOMENT 2
 
 /* Xen's frame and this object tell each other these. */
 #define XEN_HELLO "COLO_USERSPACE_PROXY_INIT"
@@ -103,22 +83,15 @@ struct ColoCompare {
     int64_t now;                        /* ns; when this turn began; 0: nobody has asked yet */
     QEMUTimer *timer;
     int64_t timer_at;                   /* ns; INT64_MAX: not set */
-    QEMUTimer *watch;                   /* of the frame, while it is there */
-    uint64_t headway;                   /* the frame's, at the last look */
-    uint64_t heard;                     /* packets of the secondary's, at the last look */
-    int looks_owing;                    /* since when a checkpoint is due and makes no headway */
-    int looks_quiet;                    /* since when output waits and nothing has been heard either */
+    ColoFrameWatch watch;               /* while it is there */
     bool secondary_lost;
     ColoPeerLostReason secondary_lost_reason;
+    ColoFrameUser frame_user;
     QTAILQ_ENTRY(ColoCompare) next;
 };
 
-static QemuMutex compares_lock;
+/* The big lock's. */
 static QTAILQ_HEAD(, ColoCompare) compares = QTAILQ_HEAD_INITIALIZER(compares);
-
-static QemuMutex frame_lock;
-static NotifierList frame_notifiers = NOTIFIER_LIST_INITIALIZER(frame_notifiers);
-static bool frame_is_there;
 
 static const char *compare_id(ColoCompare *s)
 {
@@ -171,30 +144,9 @@ static void compare_lost(ColoCompare *s, ColoPeerLostReason reason)
     }
 }
 
-static void compare_next_look(ColoCompare *s)
+static void compare_silent(void *opaque)
 {
-    timer_mod_ns(s->watch, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + s->peer_timeout * SCALE_MS / LOOKS);
-}
-
-static void compare_look(void *opaque)
-{
-    ColoCompare *s = opaque;
-    const ColoComparatorStats *stats = colo_comparator_stats(s->comparator);
-    uint64_t headway = stats->checkpoints + colo_host_headway();
-    uint64_t heard = stats->in[COLO_SECONDARY].packets;
-    bool due = colo_comparator_has_asked(s->comparator) || colo_host_guest_is_held();
-    bool moved = headway != s->headway;
-
-    s->looks_owing = due && !moved ? s->looks_owing + 1 : 0;
-    s->looks_quiet = (due || stats->held[COLO_PRIMARY]) && !moved && heard == s->heard ? s->looks_quiet + 1 : 0;
-    s->headway = headway;
-    s->heard = heard;
-    if (s->looks_owing >= LOOKS || (s->looks_owing >= LOOKS_MOMENT && s->looks_quiet >= LOOKS)) {
-        compare_lost(s, COLO_PEER_LOST_REASON_SILENT);
-        colo_host_end_wait();
-    } else {
-        compare_next_look(s);
-    }
+    compare_lost(opaque, COLO_PEER_LOST_REASON_SILENT);
 }
 
 /* What the core decides */
@@ -218,25 +170,13 @@ static void compare_tell_xen(ColoCompare *s, const char *message)
 static void compare_diverged(ColoReason reason, const ColoFlowKey *flow, void *opaque)
 {
     ColoCompare *s = opaque;
-    const ColoComparatorStats *stats = colo_comparator_stats(s->comparator);
-    char text[COLO_FLOW_TEXT];
-    uint64_t count = 0;
 
-    for (int i = 0; i < COLO_REASONS; i++) {
-        count += stats->diverged[i];
-    }
-    colo_flow_key_format(flow, text);
-    trace_colo_compare_diverged(compare_id(s), colo_reason_name(reason), text, stats->last_offset);
-    qapi_event_send_colo_proxy_divergence(compare_id(s), (ColoDivergenceReason)reason,
-                                          reason != COLO_REASON_PEER_LOST, text, stats->last_offset_set,
-                                          stats->last_offset, count);
+    colo_report_divergence(OBJECT(s), s->comparator);
     if (s->notify_dev) {
         compare_tell_xen(s, XEN_ASK);
         return;
     }
-    qemu_mutex_lock(&frame_lock);
-    notifier_list_notify(&frame_notifiers, migrate_get_current());
-    qemu_mutex_unlock(&frame_lock);
+    colo_frame_ask();
 }
 
 static const ColoComparatorOps compare_ops = {
@@ -303,7 +243,7 @@ static void compare_secondary_connected(bool connected, void *opaque)
         s->secondary_lost = false;
         return;
     }
-    if (qatomic_read(&frame_is_there)) {
+    if (colo_frame_is_there()) {
         compare_lost(s, COLO_PEER_LOST_REASON_CLOSED);
     }
     colo_comparator_peer_lost(s->comparator, compare_now(s));
@@ -374,32 +314,20 @@ static void compare_call(ColoCompare *s, CompareCall *call)
     qemu_event_destroy(&called.done);
 }
 
-static void compare_call_all(CompareCall *call)
-{
-    ColoCompare *s;
-
-    qemu_mutex_lock(&compares_lock);
-    QTAILQ_FOREACH(s, &compares, next) {
-        compare_call(s, call);
-    }
-    qemu_mutex_unlock(&compares_lock);
-}
-
 static void compare_frame_comes_or_goes(ColoCompare *s)
 {
-    bool there = qatomic_read(&frame_is_there);
+    bool there = colo_frame_is_there();
     bool always = s->active == COLO_COMPARE_ACTIVE_ON || s->notify_dev;
 
     trace_colo_compare_event(compare_id(s), there ? "the frame is there" : "no frame is there");
     colo_comparator_set_comparing(s->comparator, false, compare_now(s));
     colo_comparator_set_comparing(s->comparator, there || always, compare_now(s));
     compare_turn_done(s);
-    s->looks_owing = s->looks_quiet = 0;
     if (there && !s->notify_dev) {
         s->secondary_lost = false;
-        compare_next_look(s);
+        colo_frame_watch_start(&s->watch);
     } else {
-        timer_del(s->watch);
+        colo_frame_watch_stop(&s->watch);
     }
 }
 
@@ -409,7 +337,6 @@ static void compare_frame_gave_up(ColoCompare *s)
     if (!s->notify_dev) {
         compare_lost(s, COLO_PEER_LOST_REASON_CLOSED);
     }
-    compare_frame_comes_or_goes(s);
 }
 
 static void compare_checkpoint(ColoCompare *s)
@@ -425,33 +352,26 @@ static void compare_timeout_changed(ColoCompare *s)
     compare_turn_done(s);
 }
 
-void colo_notify_compares_event(void *opaque, int event, Error **errp)
+static void compare_on_change(ColoFrameUser *user)
 {
-    if (event == COLO_EVENT_CHECKPOINT) {
-        compare_call_all(compare_checkpoint);
-    } else if (event == COLO_EVENT_FAILOVER) {
-        qatomic_set(&frame_is_there, false);
-        compare_call_all(colo_host_failover_is_commanded() ? compare_frame_comes_or_goes : compare_frame_gave_up);
-    }
+    compare_call(container_of(user, ColoCompare, frame_user), compare_frame_comes_or_goes);
 }
 
-void colo_compare_register_notifier(Notifier *notify)
+static void compare_on_giving_up(ColoFrameUser *user)
 {
-    qemu_mutex_lock(&frame_lock);
-    notifier_list_add(&frame_notifiers, notify);
-    qatomic_set(&frame_is_there, true);
-    qemu_mutex_unlock(&frame_lock);
-    compare_call_all(compare_frame_comes_or_goes);
+    compare_call(container_of(user, ColoCompare, frame_user), compare_frame_gave_up);
 }
 
-void colo_compare_unregister_notifier(Notifier *notify)
+static void compare_on_checkpoint(ColoFrameUser *user)
 {
-    qemu_mutex_lock(&frame_lock);
-    notifier_remove(notify);
-    qatomic_set(&frame_is_there, !notifier_list_empty(&frame_notifiers));
-    qemu_mutex_unlock(&frame_lock);
-    compare_call_all(compare_frame_comes_or_goes);
+    compare_call(container_of(user, ColoCompare, frame_user), compare_checkpoint);
 }
+
+static const ColoFrameUserOps compare_frame_ops = {
+    .changed = compare_on_change,
+    .gave_up = compare_on_giving_up,
+    .checkpoint = compare_on_checkpoint,
+};
 
 /* Life */
 
@@ -553,7 +473,7 @@ static void compare_stop(ColoCompare *s)
     colo_link_flush(&s->out);
     colo_link_stop(&s->out);
     timer_free(s->timer);
-    timer_free(s->watch);
+    colo_frame_watch_end(&s->watch);
 }
 
 static void compare_complete(UserCreatable *uc, Error **errp)
@@ -562,8 +482,8 @@ static void compare_complete(UserCreatable *uc, Error **errp)
     g_autofree char *iothread_id = g_strdup_printf("colo-compare-%s", compare_id(s));
     ColoComparatorConfig config = {
         .timeout = (int64_t)s->compare_timeout * SCALE_MS,
-        .quiet = QUIET_US * SCALE_US,
-        .gather = GATHER_US * SCALE_US,
+        .quiet = COLO_QUIET_NS,
+        .gather = COLO_GATHER_NS,
         .queue_size = s->max_queue_size,
     };
 
@@ -586,14 +506,12 @@ static void compare_complete(UserCreatable *uc, Error **errp)
     s->comparator = colo_comparator_new(&config, &compare_ops, s);
     s->timer = aio_timer_new(s->context, QEMU_CLOCK_REALTIME, SCALE_NS, compare_timer, s);
     s->timer_at = INT64_MAX;
-    s->watch = aio_timer_new(s->context, QEMU_CLOCK_REALTIME, SCALE_NS, compare_look, s);
+    colo_frame_watch_init(&s->watch, s->context, s->comparator, &s->peer_timeout, compare_silent, s);
     s->running = true;
 
-    /* One or the other sees a frame that comes now. */
-    qemu_mutex_lock(&compares_lock);
     QTAILQ_INSERT_TAIL(&compares, s, next);
+    colo_frame_add_user(&s->frame_user, &compare_frame_ops);
     compare_call(s, compare_start);
-    qemu_mutex_unlock(&compares_lock);
 }
 
 static void compare_finalize(Object *obj)
@@ -601,9 +519,8 @@ static void compare_finalize(Object *obj)
     ColoCompare *s = COLO_COMPARE(obj);
 
     if (s->running) {
-        qemu_mutex_lock(&compares_lock);
+        colo_frame_remove_user(&s->frame_user);
         QTAILQ_REMOVE(&compares, s, next);
-        qemu_mutex_unlock(&compares_lock);
         compare_call(s, compare_stop);
         compare_close_links(s);
         if (s->iothread) {
@@ -738,51 +655,12 @@ static void compare_set_queue_size(Object *obj, Visitor *v, const char *name, vo
 static ColoProxyInfo *compare_report(Object *obj)
 {
     ColoCompare *s = COLO_COMPARE(obj);
-    const ColoComparatorStats *stats = colo_comparator_stats(s->comparator);
     ColoProxyInfo *info = g_new0(ColoProxyInfo, 1);
     ColoProxyCompareInfo *compare = &info->u.colo_compare;
-    ColoDivergenceCountList **tail = &compare->divergences;
-    char text[COLO_FLOW_TEXT];
 
-    /* Read while the iothread writes: each number is as it was a moment ago. */
-    QEMU_BUILD_BUG_ON((int)COLO_REASONS != (int)COLO_DIVERGENCE_REASON__MAX);
     info->type = COLO_PROXY_TYPE_COLO_COMPARE;
-    compare->comparing = colo_comparator_is_comparing(s->comparator);
-    compare->primary = colo_report_count(&stats->in[COLO_PRIMARY]);
-    compare->secondary = colo_report_count(&stats->in[COLO_SECONDARY]);
-    compare->released = colo_report_count(&stats->released);
-    compare->discarded = colo_report_count(&stats->discarded);
-    compare->held = stats->held[COLO_PRIMARY];
-    compare->held_bytes = stats->held_bytes[COLO_PRIMARY];
-    compare->held_max = stats->held_max;
-    compare->held_bytes_max = stats->held_bytes_max;
-    compare->hold_times = g_new(ColoHoldTimes, 1);
-    compare->hold_times->p50 = colo_histogram_quantile(&stats->held_times, 0.5);
-    compare->hold_times->p99 = colo_histogram_quantile(&stats->held_times, 0.99);
-    compare->hold_times->max = stats->held_times.max;
-    compare->pending = stats->held[COLO_SECONDARY];
+    colo_report_comparator(compare, s->comparator);
     compare->queued = colo_outbox_size(&s->out.outbox);
-    compare->flows = colo_comparator_flows(s->comparator);
-    compare->checkpoints = stats->checkpoints;
-    for (int reason = 0; reason < COLO_REASONS; reason++) {
-        if (stats->diverged[reason]) {
-            ColoDivergenceCount *count = g_new(ColoDivergenceCount, 1);
-
-            count->reason = reason;
-            count->count = stats->diverged[reason];
-            QAPI_LIST_APPEND(tail, count);
-            compare->has_last_reason = true;
-        }
-    }
-    if (compare->has_last_reason) {
-        compare->last_reason = (ColoDivergenceReason)stats->last_reason;
-        compare->has_last_flow = true;
-        compare->last_flow = g_strdup(colo_flow_key_format(&stats->last_flow, text));
-        compare->has_last_offset = stats->last_offset_set;
-        compare->last_offset = stats->last_offset;
-        compare->has_last_ago = true;
-        compare->last_ago = (qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - stats->last_at) / SCALE_MS;
-    }
     compare->secondary_connected = s->in[COLO_SECONDARY].connected;
     compare->has_secondary_lost = s->secondary_lost;
     compare->secondary_lost = s->secondary_lost_reason;
@@ -838,8 +716,6 @@ static const TypeInfo colo_compare_info = {
 
 static void colo_compare_register(void)
 {
-    qemu_mutex_init(&compares_lock);
-    qemu_mutex_init(&frame_lock);
     type_register_static(&colo_compare_info);
 }
 

@@ -13,10 +13,28 @@
 #include "qapi/error.h"
 #include "qapi/qapi-commands-yank.h"
 #include "qemu/error-report.h"
+#include "qemu/main-loop.h"
 #include "qom/object_interfaces.h"
 #include "sysemu/runstate.h"
 
 QEMU_BUILD_BUG_ON(COLO_FRAME_MAX != NET_BUFSIZE);
+
+bool colo_host_lock(void)
+{
+    bool locked = !qemu_mutex_iothread_locked();
+
+    if (locked) {
+        qemu_mutex_lock_iothread();
+    }
+    return locked;
+}
+
+void colo_host_unlock(bool locked)
+{
+    if (locked) {
+        qemu_mutex_unlock_iothread();
+    }
+}
 
 bool colo_host_is_secondary(void)
 {

@@ -21,6 +21,7 @@
 #include "chardev/char-socket.h"
 #include "io/channel.h"
 #include "net/colo-link.h"
+#include "net/colo-turn.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "qemu/iov.h"
@@ -48,45 +49,9 @@ static gboolean watch_ready(void *do_not_use, GIOCondition condition, void *opaq
     return G_SOURCE_REMOVE;
 }
 
-/* Writes what has been sent, before the thread sleeps. */
-typedef struct {
-    GSource parent;
-    ColoLink *link;
-} LinkFlusher;
-
-static gboolean flusher_prepare(GSource *source, gint *timeout)
+static void link_turn_ends(void *opaque)
 {
-    colo_link_flush(((LinkFlusher *)source)->link);
-    *timeout = -1;
-    return FALSE;
-}
-
-static gboolean flusher_dispatch(GSource *source, GSourceFunc callback, gpointer opaque)
-{
-    return G_SOURCE_CONTINUE;
-}
-
-static GSourceFuncs flusher_funcs = {
-    .prepare = flusher_prepare,
-    .dispatch = flusher_dispatch,
-};
-
-static void flusher_start(ColoLink *link)
-{
-    link->flusher = g_source_new(&flusher_funcs, sizeof(LinkFlusher));
-    ((LinkFlusher *)link->flusher)->link = link;
-    /* Before anybody is asked whether there is room. */
-    g_source_set_priority(link->flusher, G_PRIORITY_HIGH);
-    g_source_attach(link->flusher, link->context);
-}
-
-static void flusher_end(ColoLink *link)
-{
-    if (link->flusher) {
-        g_source_destroy(link->flusher);
-        g_source_unref(link->flusher);
-        link->flusher = NULL;
-    }
+    colo_link_flush(opaque);
 }
 
 static int link_can_read(void *opaque)
@@ -180,7 +145,7 @@ void colo_link_start(ColoLink *link, const ColoLinkOps *ops, void *opaque, GMain
     link->ops = ops;
     link->opaque = opaque;
     link->context = context;
-    flusher_start(link);
+    link->turn = colo_turn_new(context, link_turn_ends, link);
     qemu_chr_fe_set_handlers(&link->chr, link_can_read, link_read, link_event, NULL, link, context, true);
 }
 
@@ -195,7 +160,8 @@ void colo_link_stop(ColoLink *link)
 {
     if (link->open) {
         watch_end(link);
-        flusher_end(link);
+        colo_turn_free(link->turn);
+        link->turn = NULL;
         qemu_chr_fe_set_handlers(&link->chr, NULL, NULL, NULL, NULL, NULL, NULL, true);
         colo_link_cut(link);
         link->connected = false;
@@ -218,9 +184,7 @@ void colo_link_send(ColoLink *link, const struct iovec *iov, int iovcnt, uint32_
     size_t size = iov_size(iov, iovcnt);
 
     iov_to_buf(iov, iovcnt, 0, colo_outbox_append(&link->outbox, size, vnet_len), size);
-    if (!g_main_context_is_owner(link->context ?: g_main_context_default())) {
-        g_main_context_wakeup(link->context);       /* a vCPU: the main loop may be asleep */
-    }
+    colo_turn_wanted(link->context);
 }
 
 void colo_link_flush(ColoLink *link)

@@ -39,7 +39,7 @@ typedef struct ColoLink {
     bool connected;
     ColoWireReader *reader;
     ColoOutbox outbox;
-    GSource *flusher;           /* writes before the thread sleeps */
+    GSource *turn;              /* writes before the thread sleeps */
     guint watch;                /* waits until the chardev takes more; 0: none */
 } ColoLink;
 

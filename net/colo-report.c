@@ -10,7 +10,10 @@
 #include "net/colo-report.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-colo-proxy.h"
+#include "qapi/qapi-events-colo-proxy.h"
+#include "qemu/timer.h"
 #include "qom/object_interfaces.h"
+#include "trace.h"
 
 ColoProxyCount *colo_report_count(const ColoCount *count)
 {
@@ -19,6 +22,67 @@ ColoProxyCount *colo_report_count(const ColoCount *count)
     copy->packets = count->packets;
     copy->bytes = count->bytes;
     return copy;
+}
+
+void colo_report_comparator(ColoProxyCompareInfo *info, const ColoComparator *comparator)
+{
+    const ColoComparatorStats *stats = colo_comparator_stats(comparator);
+    ColoDivergenceCountList **tail = &info->divergences;
+    char text[COLO_FLOW_TEXT];
+
+    QEMU_BUILD_BUG_ON((int)COLO_REASONS != (int)COLO_DIVERGENCE_REASON__MAX);
+    info->comparing = colo_comparator_is_comparing(comparator);
+    info->primary = colo_report_count(&stats->in[COLO_PRIMARY]);
+    info->secondary = colo_report_count(&stats->in[COLO_SECONDARY]);
+    info->released = colo_report_count(&stats->released);
+    info->discarded = colo_report_count(&stats->discarded);
+    info->held = stats->held[COLO_PRIMARY];
+    info->held_bytes = stats->held_bytes[COLO_PRIMARY];
+    info->held_max = stats->held_max;
+    info->held_bytes_max = stats->held_bytes_max;
+    info->hold_times = g_new(ColoHoldTimes, 1);
+    info->hold_times->p50 = colo_histogram_quantile(&stats->held_times, 0.5);
+    info->hold_times->p99 = colo_histogram_quantile(&stats->held_times, 0.99);
+    info->hold_times->max = stats->held_times.max;
+    info->pending = stats->held[COLO_SECONDARY];
+    info->flows = colo_comparator_flows(comparator);
+    info->checkpoints = stats->checkpoints;
+    for (int reason = 0; reason < COLO_REASONS; reason++) {
+        if (stats->diverged[reason]) {
+            ColoDivergenceCount *count = g_new(ColoDivergenceCount, 1);
+
+            count->reason = reason;
+            count->count = stats->diverged[reason];
+            QAPI_LIST_APPEND(tail, count);
+            info->has_last_reason = true;
+        }
+    }
+    if (info->has_last_reason) {
+        info->last_reason = (ColoDivergenceReason)stats->last_reason;
+        info->has_last_flow = true;
+        info->last_flow = g_strdup(colo_flow_key_format(&stats->last_flow, text));
+        info->has_last_offset = stats->last_offset_set;
+        info->last_offset = stats->last_offset;
+        info->has_last_ago = true;
+        info->last_ago = (qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - stats->last_at) / SCALE_MS;
+    }
+}
+
+void colo_report_divergence(Object *owner, const ColoComparator *comparator)
+{
+    const char *id = object_get_canonical_path_component(owner);
+    const ColoComparatorStats *stats = colo_comparator_stats(comparator);
+    ColoReason reason = stats->last_reason;
+    char text[COLO_FLOW_TEXT];
+    uint64_t count = 0;
+
+    for (int i = 0; i < COLO_REASONS; i++) {
+        count += stats->diverged[i];
+    }
+    colo_flow_key_format(&stats->last_flow, text);
+    trace_colo_compare_diverged(id, colo_reason_name(reason), text, stats->last_offset);
+    qapi_event_send_colo_proxy_divergence(id, (ColoDivergenceReason)reason, reason != COLO_REASON_PEER_LOST, text,
+                                          stats->last_offset_set, stats->last_offset, count);
 }
 
 static int report_object(Object *obj, void *opaque)
@@ -103,6 +167,21 @@ static void print_compare(Monitor *mon, const ColoProxyCompareInfo *info)
     }
 }
 
+static void print_proxy(Monitor *mon, const ColoProxyProxyInfo *info)
+{
+    print_count(mon, "input", info->input);
+    print_count(mon, "output", info->output);
+    print_count(mon, "sent", info->sent);
+    print_count(mon, "received", info->received);
+    print_count(mon, "discarded", info->discarded);
+    if (info->compare) {
+        print_compare(mon, info->compare);
+    }
+    if (info->has_flows) {
+        monitor_printf(mon, "  %-22s %12" PRIu32 "\n", "flows", info->flows);
+    }
+}
+
 static void print_state(Monitor *mon, const ColoProxyCompareInfo *info)
 {
     monitor_printf(mon, ": %s", info->comparing ? "comparing" : "passing through");
@@ -123,6 +202,13 @@ void hmp_info_colo_proxy(Monitor *mon, const QDict *qdict)
         monitor_printf(mon, "%s '%s'", ColoProxyType_str(info->type), info->id);
         if (info->type == COLO_PROXY_TYPE_COLO_COMPARE) {
             print_state(mon, &info->u.colo_compare);
+        } else if (info->type == COLO_PROXY_TYPE_COLO_PROXY) {
+            monitor_printf(mon, ", %s", ColoProxyMode_str(info->u.colo_proxy.mode));
+            if (info->u.colo_proxy.compare) {
+                print_state(mon, info->u.colo_proxy.compare);
+            } else {
+                monitor_printf(mon, ": %s", info->u.colo_proxy.connected ? "connected" : "the primary is not connected");
+            }
         }
         monitor_printf(mon, "\n");
         switch (info->type) {
@@ -137,6 +223,9 @@ void hmp_info_colo_proxy(Monitor *mon, const QDict *qdict)
             break;
         case COLO_PROXY_TYPE_COLO_COMPARE:
             print_compare(mon, &info->u.colo_compare);
+            break;
+        case COLO_PROXY_TYPE_COLO_PROXY:
+            print_proxy(mon, &info->u.colo_proxy);
             break;
         default:
             g_assert_not_reached();

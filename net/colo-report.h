@@ -7,7 +7,7 @@
 #ifndef NET_COLO_REPORT_H
 #define NET_COLO_REPORT_H
 
-#include "net/colo/stats.h"
+#include "net/colo/comparator.h"
 #include "qapi/qapi-types-colo-proxy.h"
 #include "qom/object.h"
 
@@ -24,5 +24,11 @@ struct ColoReporterClass {
 
 /* The counter as QMP has it.  Owned by the caller. */
 ColoProxyCount *colo_report_count(const ColoCount *count);
+
+/* What the comparator has counted; whatever else @info has stays as it is.  Any thread: each number is as it was a moment ago. */
+void colo_report_comparator(ColoProxyCompareInfo *info, const ColoComparator *comparator);
+
+/* Traces the comparator's last divergence, and tells of it as an event of @owner's.  Any thread. */
+void colo_report_divergence(Object *owner, const ColoComparator *comparator);
 
 #endif /* NET_COLO_REPORT_H */

@@ -13,6 +13,10 @@
 #include "net/filter.h"
 #include "net/net.h"
 
+/* Takes the big lock, unless this thread has it: colo_host_unlock() wants to know. */
+bool colo_host_lock(void);
+void colo_host_unlock(bool locked);
+
 /* True while this QEMU's guest is a secondary: what it sends must not reach a network. */
 bool colo_host_is_secondary(void);
 

@@ -88,6 +88,8 @@ struct ColoComparator {
     const ColoComparatorOps *ops;
     void *opaque;
     bool comparing;
+    bool holding;                   /* in this epoch */
+    bool hold_next;                 /* and from the next one on */
     bool asked;                     /* for a checkpoint, in this epoch; or it is put off until: */
     int64_t ask_at;                 /* ns; INT64_MAX: it is not */
     int64_t ask_latest;             /* ns; no further than that */

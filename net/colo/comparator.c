@@ -30,7 +30,9 @@
  * itself, or what it lets go would seem to have been held for less than it was.
  *
  * Load.  A side that is too far ahead is not read (colo_comparator_may_read).  If that comes to hold for both sides, they wait for
- * each other across flows; a checkpoint settles it.
+ * each other across flows; a checkpoint settles it.  So it does for a primary that is not read but shows what it sends.
+ *
+ * Holding.  Instead of being compared, all that the primary sends may wait for the next checkpoint; the age list is all that takes.
  */
 
 #include "comparator-internal.h"
@@ -267,6 +269,7 @@ static void settle(ColoComparator *c)
     c->suspect_at = INT64_MAX;
     c->ask_at = INT64_MAX;
     c->asked = false;
+    c->holding = c->hold_next;
     c->epoch++;
 }
 
@@ -342,6 +345,11 @@ void colo_comparator_set_comparing(ColoComparator *c, bool comparing, int64_t no
 bool colo_comparator_is_comparing(const ColoComparator *c)
 {
     return c->comparing;
+}
+
+void colo_comparator_set_holding(ColoComparator *c, bool holding)
+{
+    c->hold_next = holding;
 }
 
 void colo_comparator_set_timeout(ColoComparator *c, int64_t timeout)
@@ -466,6 +474,16 @@ static ColoCompareFlow *flow_of(ColoComparator *c, ColoSide side, const ColoPack
     return f;
 }
 
+/* Nothing is compared in this epoch. */
+static void keep(ColoComparator *c, ColoCompareFlow *f, ColoSide side, ColoPacket *p)
+{
+    if (side == COLO_SECONDARY) {
+        colo_compare_discard(c, p);
+    } else {
+        colo_queue_push(&f->primary, colo_compare_hold(c, f, side, p));
+    }
+}
+
 /* The borrowed @p finds its flow and is dealt with there. */
 static void take(ColoComparator *c, ColoSide side, ColoPacket *p, int64_t now)
 {
@@ -476,6 +494,8 @@ static void take(ColoComparator *c, ColoSide side, ColoPacket *p, int64_t now)
         pass(c, side, p);
     } else if (c->marks_epochs[side] && c->epochs_behind[side] > 0) {
         old_epoch_packet(c, f, side, p);
+    } else if (c->holding) {
+        keep(c, f, side, p);
     } else if (p->fragment) {
         ColoPacket *whole = colo_compare_fragment(c, f, side, p);
 
@@ -491,7 +511,7 @@ static void take(ColoComparator *c, ColoSide side, ColoPacket *p, int64_t now)
         colo_compare_datagram(c, f, side, p, now);
     }
 
-    if (is_too_far_ahead(c, COLO_PRIMARY) && is_too_far_ahead(c, COLO_SECONDARY)) {
+    if (is_too_far_ahead(c, COLO_PRIMARY) && (c->config.primary_goes_on || is_too_far_ahead(c, COLO_SECONDARY))) {
         colo_compare_diverged(c, COLO_REASON_QUEUE_FULL, f);
     }
 }
@@ -604,6 +624,26 @@ void colo_comparator_reconnected(ColoComparator *c, ColoSide side)
     }
 }
 
+void colo_comparator_secondary_connected(ColoComparator *c)
+{
+    colo_comparator_reconnected(c, COLO_SECONDARY);
+    c->marks_epochs[COLO_SECONDARY] = true;
+    c->epochs_behind[COLO_SECONDARY] = 1;       /* until it says where it is */
+}
+
+bool colo_comparator_secondary_resumed(ColoComparator *c, int64_t behind, int64_t now)
+{
+    if (behind < -1) {
+        return false;
+    }
+    c->now = now;
+    c->marks_epochs[COLO_SECONDARY] = true;
+    c->epochs_behind[COLO_SECONDARY] = (int32_t)CLAMP(behind, 0, INT32_MAX / 2);
+    drop_early(c);
+    c->secondary_early = behind == -1;
+    return true;
+}
+
 /* Time */
 
 int64_t colo_comparator_deadline(const ColoComparator *c)
@@ -645,7 +685,7 @@ void colo_comparator_tick(ColoComparator *c, int64_t now)
     c->now = now;
     if (p && p->arrival + patience(c) <= now) {
         const ColoCompareFlow *f = (const ColoCompareFlow *)p->flow;
-        bool ack = p->class == COLO_CLASS_TCP && colo_compare_tcp_waits_for_ack(f, p);
+        bool ack = p->class == COLO_CLASS_TCP && !c->holding && colo_compare_tcp_waits_for_ack(f, p);
 
         colo_compare_diverged(c, c->secondary_away ? COLO_REASON_PEER_LOST : ack ? COLO_REASON_ACK : COLO_REASON_TIMEOUT, f);
     }

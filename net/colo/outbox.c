@@ -96,6 +96,21 @@ void colo_outbox_empty(ColoOutbox *box, ColoWirePacket *packet, void *opaque)
     colo_outbox_clear(&taken);
 }
 
+void colo_outbox_take(ColoOutbox *box, uint32_t count, ColoWirePacket *packet, void *opaque)
+{
+    size_t header = box->vnet ? 8 : 4;
+
+    g_assert(box->written == box->boundary);
+    while (count-- && box->boundary < box->end) {
+        size_t at = box->boundary;
+
+        packet(box->bytes + at + header, colo_get_be32(box->bytes + at), box->vnet ? colo_get_be32(box->bytes + at + 4) : 0,
+               opaque);
+        box->boundary = box->written = at + packet_len(box, at);
+    }
+    rewind_if_empty(box);
+}
+
 void colo_outbox_clear(ColoOutbox *box)
 {
     g_free(box->bytes);

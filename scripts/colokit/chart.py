@@ -34,13 +34,18 @@ STYLE = """
   .s0 { fill: #8c959f; }
   .s1 { fill: #bf8700; }
   .s2 { fill: #2f81f7; }
-  .s3 { fill: none; stroke: #8c959f; stroke-width: 1.5; }
+  .s3 { fill: #8250df; }
+  .last { fill: none; stroke: #8c959f; stroke-width: 1.5; }
   @media (prefers-color-scheme: dark) {
     text { fill: #e6edf3; }
     .spread { stroke: #e6edf3; }
   }
 """
-SERIES_MAX = 4          # classes .s0 to .s3
+SERIES_MAX = 5          # classes .s0 to .s3, and .last for what the others are held against
+
+
+def _class(place: int, order: Sequence[str]) -> str:
+    return "last" if place == len(order) - 1 else f"s{place}"
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ def _panel(panel: Panel, order: Sequence[str], y: float) -> list[str]:
         left = SIDE + number * group_width
         for bar in group:
             place = order.index(bar[0])
-            drawn += _bar(left + place * (bar_width + BAR_GAP), bar_width, base, scale, top, f"s{place}", bar)
+            drawn += _bar(left + place * (bar_width + BAR_GAP), bar_width, base, scale, top, _class(place, order), bar)
         middle = left + (bar_width + BAR_GAP) * len(order) / 2
         drawn.append(f'<text class="group" x="{middle:.1f}" y="{base + 17:.1f}">{escape(label)}</text>')
     drawn.append(f'<line class="axis" x1="{SIDE - 6}" x2="{WIDTH - MARGIN}" y1="{base}" y2="{base}"/>')
@@ -109,7 +114,7 @@ def grouped_bars(title: str, panels: Sequence[Panel], order: Sequence[str]) -> s
     drawn = [f'<text class="title" x="{MARGIN}" y="24">{escape(title)}</text>']
     at = SIDE
     for place, name in enumerate(order):
-        drawn.append(f'<rect class="s{place}" x="{at}" y="38" width="12" height="12"/>')
+        drawn.append(f'<rect class="{_class(place, order)}" x="{at}" y="38" width="12" height="12"/>')
         drawn.append(f'<text x="{at + 18}" y="48">{escape(name)}</text>')
         at += 44 + 7 * len(name)
     for number, panel in enumerate(panels):

@@ -28,6 +28,7 @@ UNIT_PACKAGES = ["gcc", "meson", "ninja-build", "pkg-config", "libglib2.0-dev", 
                  "libpcap-dev", "clang-tidy", "clang"]
 REPLAY_PACKAGES = ["tshark", "iproute2", "util-linux"]
 PAIR_PACKAGES = ["iproute2"]
+PROXY_TOO = r"^pair\.test_(?!usage|proxy)"   # pair tests that do not say which objects they are about
 FUZZ_SECONDS = 5            # for each target
 QTEST_TIMEOUT = 600         # seconds for one program
 
@@ -256,6 +257,18 @@ def pair(tally: Tally, arguments: argparse.Namespace) -> None:
     _run_unittests(tally, ROOT / "tests/pair", arguments.pattern, timed=True)
 
 
+def proxy(tally: Tally, arguments: argparse.Namespace) -> None:
+    """the same with one colo-proxy on each side in place of the four objects"""
+    need(PAIR_PACKAGES)
+    os.environ.setdefault("COLO_QEMU", str(build.build_qemu(arguments.series)))
+    guest.build()
+    os.environ["COLO_USAGE"] = "proxy"
+    try:
+        _run_unittests(tally, ROOT / "tests/pair", arguments.pattern or PROXY_TOO, timed=True)
+    finally:
+        del os.environ["COLO_USAGE"]
+
+
 # ---------------------------------------------------------------- qtests
 
 def qtest(tally: Tally, arguments: argparse.Namespace) -> None:
@@ -311,6 +324,7 @@ SUITES: dict[str, Callable[[Tally, argparse.Namespace], None]] = {
     "replay": replay,
     "qtest": qtest,
     "pair": pair,
+    "proxy": proxy,
 }
 
 
@@ -324,7 +338,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--only", metavar="SUITE", action="append", choices=SUITES,
                         help="run this suite only (may be repeated)")
     parser.add_argument("--pattern", metavar="REGEX",
-                        help="of the scripts, replay, qtest and pair suites, run only tests whose name fits")
+                        help="of the scripts, replay, qtest, pair and proxy suites, run only tests whose name fits")
     parser.add_argument("--series", default="7.2", help="the series of QEMU (default: %(default)s)")
     return parser.parse_args()
 
@@ -333,7 +347,7 @@ def main() -> None:
     arguments = parse_arguments()
     tally = Tally()
     with reporting("check"):
-        if not arguments.only or "pair" in arguments.only:
+        if not arguments.only or {"pair", "proxy"} & set(arguments.only):
             become_root("check")
         for name, suite in SUITES.items():
             if arguments.only and name not in arguments.only:

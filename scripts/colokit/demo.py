@@ -47,11 +47,11 @@ class Story:
         print(f"{time.monotonic() - self.began:7.2f} s  {line}", flush=True)
 
 
-def run(emulator: Path, device: str, size: int, keep: bool) -> Result:
+def run(emulator: Path, usage: str, device: str, size: int, keep: bool) -> Result:
     """Tell the whole story once."""
     story = Story()
     expected = guest.build().content_sha256(size)
-    with Network() as network, Pair(emulator, network, device=device) as pair:
+    with Network() as network, Pair(emulator, network, usage=usage, device=device) as pair:
         pair.start()
         story.tell(f"a primary and a secondary are started, each with a {device}")
         with Progress("booting the guest") as progress:
@@ -137,6 +137,8 @@ def parse_arguments() -> argparse.Namespace:
                         help="how much to download (default: %(default)s)")
     parser.add_argument("--stock", action="store_true",
                         help="with QEMU's own objects instead of ours")
+    parser.add_argument("--proxy", action="store_true",
+                        help="with one colo-proxy on each side instead of the four objects")
     parser.add_argument("--series", default="7.2",
                         help="the series of QEMU (default: %(default)s)")
     parser.add_argument("--emulator", metavar="FILE", type=Path,
@@ -146,6 +148,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true",
                         help="print the result as a last line of JSON")
     arguments = parser.parse_args()
+    if arguments.stock and arguments.proxy:
+        parser.error("--stock has no colo-proxy; leave out --proxy")
     if arguments.runs < 1:
         parser.error("--runs must be at least 1")
     if arguments.size < 1_000_000:
@@ -165,8 +169,8 @@ def tell_all(arguments: argparse.Namespace) -> int:
         if arguments.runs > 1:
             print(f"--- run {number} of {arguments.runs}", flush=True)
         try:
-            results.append(run(emulator.resolve(), arguments.device, arguments.size,
-                               arguments.keep))
+            results.append(run(emulator.resolve(), "proxy" if arguments.proxy else "current", arguments.device,
+                               arguments.size, arguments.keep))
         except Failure as failure:
             print(f"demo: {failure}", file=sys.stderr, flush=True)
             results.append(Result(False, 0, 0.0, 0, str(failure)))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import itertools
+import json
 import os
 import re
 import subprocess
@@ -118,6 +119,11 @@ class Network(Namespaces):
     def __init__(self) -> None:
         super().__init__("hosts", "client")
         self.hosts, self.client = self.namespaces
+
+    def packets(self, role: str) -> int:
+        """Packets that have passed the QEMU's tap so far, both ways."""
+        found = json.loads(output_of(self.hosts.command(["ip", "-stats", "-json", "link", "show", "dev", self.taps[role]])))
+        return sum(found[0]["stats64"][way]["packets"] for way in ("rx", "tx"))
 
     def guest_arguments(self) -> str:
         """What the guest's command line says about its addresses."""

@@ -21,7 +21,7 @@ import shutil
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -43,8 +43,9 @@ DEVICES = tuple(guest.NIC_MODULES)
 # the proxy's first documentation; "none" is one guest without any protection.
 # "twin" has both guests run on the same input, but nothing compared: the
 # primary's output leaves at once, the secondary's goes nowhere.  It protects
-# nothing; no scheme with two guests can be faster.
-USAGES = ("current", "2016", "none", "twin")
+# nothing; no scheme with two guests can be faster.  "proxy" is one colo-proxy
+# on each side.
+USAGES = ("current", "2016", "none", "twin", "proxy")
 
 # Both hosts of the documentation are this one.
 PRIMARY_HOST, SECONDARY_HOST = "127.0.0.1", "127.0.0.2"
@@ -53,12 +54,12 @@ LOCAL_PORTS = (9001, 9005)      # between the primary's own objects: to colo-com
 
 # Written to each QEMU's log.  The last are ours, and unknown to a stock build.
 TRACE_EVENTS = ("colo_vm_state_change", "colo_send_message", "colo_receive_message",
-                "colo_failover_set_state", "colo_compare_event")
+                "colo_failover_set_state", "colo_compare_event", "colo_proxy_event")
 
 # What the documentation removes on the survivor: objects before the failover,
 # objects after it, and chardevs.
 REMOVED = {
-    "primary": (("comp0", "iothread1", "m0", "redire0", "redire1"), (), ()),
+    "primary": (("comp0", "iothread1", "m0", "redire0", "redire1", "f0"), (), ()),
     "secondary": ((), ("f2", "f1"), ("red1", "red0")),
 }
 
@@ -116,11 +117,11 @@ class Qemu:
     def monitor(self) -> Monitor:
         """The connection to the monitor, made when it is first wanted."""
         if self._monitor is None:
-            def listens() -> bool:
+            def connected() -> Monitor | None:
                 self.check_alive()
-                return self.monitor_path.exists()
-            wait_until(listens, 30, f"the {self.role}'s monitor")
-            self._monitor = Monitor(self.monitor_path, self.role)
+                with contextlib.suppress(Failure):      # the socket is there before somebody listens
+                    return Monitor(self.monitor_path, self.role) if self.monitor_path.exists() else None
+            self._monitor = wait_until(connected, 30, f"the {self.role}'s monitor")
         return self._monitor
 
     def console(self) -> str:
@@ -142,6 +143,16 @@ class Qemu:
         ticks = int(fields[11]) + int(fields[12])
         return {"memory": int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) / 1024,
                 "cpu": ticks / os.sysconf("SC_CLK_TCK")}
+
+    def overhead(self) -> float:
+        """Seconds of processor time so far of all threads but the guest's processors."""
+        guests = {cpu["thread-id"] for cpu in self.monitor.command("query-cpus-fast")}
+        ticks = 0
+        for task in Path(f"/proc/{self.pid}/task").iterdir():
+            if int(task.name) not in guests:
+                fields = (task / "stat").read_text().rpartition(")")[2].split()
+                ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def stop(self) -> None:
         """Stop the process as a whole, as if its host had frozen."""
@@ -174,7 +185,9 @@ class Options:
     checkpoint_delay: int = 20000       # ms without a divergence until a checkpoint is made
     run: str = ""                       # programs that the guest starts, comma separated
     cold: bool = False                  # the guest has made no TCP connection before COLO
-    compare: str = ""                   # further properties of colo-compare, "a=b,c=d"
+    compare: str = ""                   # further properties of what compares, "a=b,c=d"
+    secondary: str = ""                 # and of the secondary's colo-proxy
+    more: dict[str, list[str]] = field(default_factory=dict)    # further arguments, by role
     local: str = "tcp"                  # the sockets between the primary's own objects: tcp or unix
     apart: bool = False                 # each QEMU keeps to one half of the processors, as if that were its host
 
@@ -303,6 +316,8 @@ class Pair:
         began = time.monotonic()
         survivor = self.survivor()
         before, after, chardevs = REMOVED[survivor.role]
+        if self.options.usage == "proxy":
+            chardevs = ()
         self._remove(survivor, before)
         survivor.monitor.command("x-colo-lost-heartbeat")
         wait_until(lambda: survivor.monitor.command("query-colo-status")["mode"] == "none"
@@ -351,6 +366,16 @@ class Pair:
         answer = getattr(self, role).monitor.command("query-colo-proxy")
         return {item["id"]: item for item in answer}
 
+    @property
+    def comparer(self) -> str:
+        """The id of the object that compares."""
+        return "f0" if self.options.usage == "proxy" else "comp0"
+
+    def comparison(self) -> dict[str, Any]:
+        """What it counts."""
+        counters = self.counters()[self.comparer]
+        return counters.get("compare", counters)
+
     def trouble(self) -> list[str]:
         """What the guests' consoles tell of crashed kernels and corrupted memory."""
         return [f"{qemu.role}: {line}" for qemu in [*self.processes(), *self.gone]
@@ -394,6 +419,7 @@ class Pair:
             "-device", f"{options.device},id=e0,netdev=hn0,"
                        f"mac={self.network.guest_mac},romfile=",
         ]
+        command += options.more.get(role, [])
         if options.usage != "none":
             command += _primary_objects(options, self.directory) if role == "primary" else \
                        _secondary_objects(options)
@@ -407,6 +433,8 @@ def _local_socket(options: Options, directory: Path, name: str, port: int) -> st
 
 def _primary_objects(options: Options, directory: Path) -> list[str]:
     vnet = options.vnet_hdr
+    if options.usage == "proxy":
+        return ["-object", _proxy("primary", options)]
     if options.usage == "twin":
         return [
             "-chardev", f"socket,id=mirror0,host=0.0.0.0,port={MIRROR_PORT},server=on,wait=off",
@@ -433,8 +461,16 @@ def _primary_objects(options: Options, directory: Path) -> list[str]:
     ]
 
 
+def _proxy(role: str, options: Options) -> str:
+    more = options.compare if role == "primary" else options.secondary
+    more = more and f",{more}"
+    return f"colo-proxy,id=f0,netdev=hn0,queue=all,mode={role},addr={PRIMARY_HOST}:{MIRROR_PORT}{more}"
+
+
 def _secondary_objects(options: Options) -> list[str]:
     vnet = options.vnet_hdr
+    if options.usage == "proxy":
+        return ["-object", _proxy("secondary", options), "-incoming", f"tcp:{SECONDARY_HOST}:{MIGRATION_PORT}"]
     old = options.usage == "2016"
     reconnect = "" if old else ",reconnect=1"
     output = "null,id=red1" if options.usage == "twin" else \

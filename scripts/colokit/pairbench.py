@@ -8,6 +8,7 @@ The same guest and the same client under four set-ups:
              the secondary's goes nowhere: no scheme with two guests can be faster
     stock    QEMU's own objects, with the host's faults mended
     ours     the suite
+    proxy    the same as one colo-proxy on each side
 
 Each workload meets each set-up on guests booted for it; the set-ups take turns.  The client
 works for a second before it is measured: TCG translates code when it is run first.
@@ -42,8 +43,8 @@ EMULATOR = ["qemu-system-x86_64"]
 PICTURE = ROOT / "docs/bench-pair.svg"
 WRK_SCRIPT = ROOT / "tests/bench/wrk.lua"
 
-NATIVE, TWIN, STOCK, OURS = "native", "twin", "stock", "ours"
-SETUPS = (NATIVE, TWIN, STOCK, OURS)
+NATIVE, TWIN, STOCK, OURS, PROXY = "native", "twin", "stock", "ours", "proxy"
+SETUPS = (NATIVE, TWIN, STOCK, OURS, PROXY)
 
 REQUEST_TIMEOUT = 20            # seconds that the client waits for an answer
 WARMING = 1.0                   # seconds
@@ -59,6 +60,8 @@ THROUGHPUT_GOAL = 0.85          # of twin's, at least
 LATENCY_GOAL = (1.5, 1.0)       # p99, at most so many times twin's and so many ms more
 CHECKPOINT_GOAL = 1.0           # for 1000 requests, at most
 DIVERGING_GOAL = 5.0            # times stock's throughput, at least
+PROXY_THROUGHPUT_GOAL = 0.9     # of twin's, at least
+PROXY_COST_GOAL = 0.5           # of ours's processor time for a packet, at most
 
 
 # --------------------------------------------------------------- what is done
@@ -129,6 +132,7 @@ class Run:
     checkpoints: int = 0
     periodic: int = 0                   # of these, those that would have been made anyway, at most
     pauses: list[float] = field(default_factory=list)   # ms that the primary stood still for each
+    cost: float = math.nan              # us of processor time for a packet, in the primary's QEMU but not its guest
     trouble: list[str] = field(default_factory=list)    # what the guests' consoles tell
     divergences: dict[str, int] = field(default_factory=dict)   # ours: by reason
 
@@ -184,15 +188,18 @@ def measure(setup: Setup, workload: Workload, seconds: float) -> Run:
         warm(pair, workload)
         before = pair.checkpoints() if pair.secondary else 0
         paused = len(pair.pauses())
+        spent, passed = pair.primary.overhead(), pair.network.packets("primary")
         run = client(pair, workload, seconds)
+        passed = pair.network.packets("primary") - passed
+        run.cost = 1e6 * (pair.primary.overhead() - spent) / max(passed, 1)
         if pair.secondary:
             run.checkpoints = pair.checkpoints() - before
             run.periodic = 1 + int(run.seconds * 1000 / pair.options.checkpoint_delay)
             run.pauses = [pause * 1000 for pause in pair.pauses()[paused:]]
         run.trouble = pair.trouble() + [f"the {qemu.role} QEMU has ended" for qemu in pair.processes()
                                         if not qemu.alive]
-        if setup.name == OURS:
-            run.divergences = {each["reason"]: each["count"] for each in pair.counters()["comp0"]["divergences"]}
+        if setup.name in (OURS, PROXY):
+            run.divergences = {each["reason"]: each["count"] for each in pair.comparison()["divergences"]}
     return run
 
 
@@ -264,24 +271,28 @@ def spread(figure: Figure) -> str:
 def tables_of(results: Results) -> dict[str, list[str]]:
     names = list(next(iter(results.values())))
     rates = [["workload", "unit", *names]]
-    ratios = [["workload", *(f"ours / {name}" for name in (TWIN, STOCK, NATIVE) if name in names and OURS in names)]]
+    pairs = [(mine, theirs) for mine, theirs in ((OURS, TWIN), (OURS, STOCK), (OURS, NATIVE), (PROXY, TWIN), (PROXY, OURS))
+             if mine in names and theirs in names]
+    ratios = [["workload", *(f"{mine} / {theirs}" for mine, theirs in pairs)]]
+    costs = [["workload", *names]]
     latencies = [["workload", *(f"{name}: p50, p99, max" for name in names)]]
-    checkpoints = [["workload", *(f"{name}: for 1000 requests" for name in (STOCK, OURS) if name in names),
-                    *(f"{name}: pause, ms" for name in (STOCK, OURS) if name in names), "why (ours, all rounds)"]]
+    checkpoints = [["workload", *(f"{name}: for 1000 requests" for name in (STOCK, OURS, PROXY) if name in names),
+                    *(f"{name}: pause, ms" for name in (STOCK, OURS, PROXY) if name in names), "why (ours, all rounds)"]]
     faults = [["workload", "set-up", "failures", "longest gap, ms", "what"]]
     for workload, by_name in results.items():
         rates.append([workload.name, workload.unit,
                       *(spread(figure(runs, lambda run: run.throughput(workload))) for runs in by_name.values())])
-        ratios.append([workload.name, *(spread(ratio(by_name[OURS], by_name[name], lambda run: run.throughput(workload)))
-                                        for name in (TWIN, STOCK, NATIVE) if name in names and OURS in names)])
+        ratios.append([workload.name, *(spread(ratio(by_name[mine], by_name[theirs], lambda run: run.throughput(workload)))
+                                        for mine, theirs in pairs)])
+        costs.append([workload.name, *(spread(figure(runs, lambda run: run.cost)) for runs in by_name.values())])
         latencies.append([workload.name,
                           *(", ".join(number(figure(runs, lambda run, key=key: getattr(run, key)).median)
                                       for key in ("p50", "p99", "max")) for runs in by_name.values())])
         row = [workload.name]
-        for name in (STOCK, OURS):
+        for name in (STOCK, OURS, PROXY):
             if name in names:
                 row.append(spread(figure(by_name[name], lambda run: run.per_thousand)))
-        for name in (STOCK, OURS):
+        for name in (STOCK, OURS, PROXY):
             if name in names:
                 pauses = Figure([pause for run in by_name[name] for pause in run.pauses])
                 row.append(spread(pauses) if pauses.values else "none")
@@ -299,6 +310,7 @@ def tables_of(results: Results) -> dict[str, list[str]]:
     tables = {"Throughput": columns(rates)}
     if len(ratios[0]) > 1:
         tables["Ours beside the others, throughput"] = columns(ratios)
+    tables["Microseconds of processor time for a packet, in the primary's QEMU without its guest"] = columns(costs)
     tables["Milliseconds to an answer (of a transfer: until its end)"] = columns(latencies)
     tables["Checkpoints beyond the periodic ones, and how long the primary's guest stood still for each"] = \
         columns(checkpoints)
@@ -313,7 +325,7 @@ def idle_table(idle: dict[str, list[Idle]]) -> dict[str, list[str]]:
         pauses = Figure([pause for each in rounds for pause in each.pauses])
         reached = pauses.median <= PAUSE_GOAL and max(each.inside for each in rounds) <= PAUSE_GOAL
         rows.append([name, str(len(pauses.values)), spread(pauses), spread(Figure([each.inside for each in rounds])),
-                     f"at most {PAUSE_GOAL:g}" if name == OURS else "", ("yes" if reached else "no") if name == OURS else ""])
+                     f"at most {PAUSE_GOAL:g}" if name != STOCK else "", ("yes" if reached else "no") if name != STOCK else ""])
     return {"Checkpoints of an idle guest": columns(rows)}
 
 
@@ -324,30 +336,44 @@ def goals_of(results: Results) -> dict[str, list[str]]:
     def goal(workload: Workload, what: str, wanted: str, got: float, reached: bool) -> None:
         rows.append([workload.name, what, wanted, number(got), "yes" if reached else "no"])
 
-    for workload, by_name in results.items():
-        if OURS not in by_name:
-            continue
-        ours = by_name[OURS]
-        rate = lambda run: run.throughput(workload)             # noqa: E731
-        wrong = sum(run.failures + len(run.trouble) for run in ours)
-        goal(workload, "nothing goes wrong", "0 failures", wrong, wrong == 0)
-        gap = max(run.gap for run in ours)
-        goal(workload, "nothing stalls", f"at most {COMPARE_TIMEOUT:.0f} ms", gap, gap <= COMPARE_TIMEOUT)
-        if STOCK in by_name:
-            got = ratio(ours, by_name[STOCK], rate).median
-            wanted = DIVERGING_GOAL if workload.diverges else 1.0
-            goal(workload, "ours / stock", f"at least {wanted:g}", got, got >= wanted)
+    def of(name: str, workload: Workload, by_name: dict[str, list[Run]], least: float) -> None:
+        """What @name is to reach by itself, and beside twin."""
+        mine = by_name[name]
+        wrong = sum(run.failures + len(run.trouble) for run in mine)
+        goal(workload, f"{name}: nothing goes wrong", "0 failures", wrong, wrong == 0)
+        gap = max(run.gap for run in mine)
+        goal(workload, f"{name}: nothing stalls", f"at most {COMPARE_TIMEOUT:.0f} ms", gap, gap <= COMPARE_TIMEOUT)
         if workload.diverges or workload.dated:
-            continue
-        got = figure(ours, lambda run: run.per_thousand).median
-        goal(workload, "checkpoints for 1000 requests", f"at most {CHECKPOINT_GOAL:g}", got, got <= CHECKPOINT_GOAL)
+            return
+        got = figure(mine, lambda run: run.per_thousand).median
+        goal(workload, f"{name}: checkpoints for 1000 requests", f"at most {CHECKPOINT_GOAL:g}", got, got <= CHECKPOINT_GOAL)
         if TWIN in by_name:
-            got = ratio(ours, by_name[TWIN], rate).median
-            goal(workload, "ours / twin", f"at least {THROUGHPUT_GOAL:g}", got, got >= THROUGHPUT_GOAL)
+            got = ratio(mine, by_name[TWIN], lambda run: run.throughput(workload)).median
+            goal(workload, f"{name} / twin", f"at least {least:g}", got, got >= least)
             times, more = LATENCY_GOAL
             limit = times * figure(by_name[TWIN], lambda run: run.p99).median + more
-            got = figure(ours, lambda run: run.p99).median
-            goal(workload, "p99, ms", f"at most {number(limit)}", got, got <= limit)
+            got = figure(mine, lambda run: run.p99).median
+            goal(workload, f"{name}: p99, ms", f"at most {number(limit)}", got, got <= limit)
+
+    for workload, by_name in results.items():
+        rate = lambda run: run.throughput(workload)             # noqa: E731
+        if OURS in by_name:
+            of(OURS, workload, by_name, THROUGHPUT_GOAL)
+        if OURS in by_name and STOCK in by_name:
+            got = ratio(by_name[OURS], by_name[STOCK], rate).median
+            wanted = DIVERGING_GOAL if workload.diverges else 1.0
+            goal(workload, "ours / stock", f"at least {wanted:g}", got, got >= wanted)
+        if PROXY in by_name:
+            of(PROXY, workload, by_name, PROXY_THROUGHPUT_GOAL)
+        if PROXY in by_name and OURS in by_name:
+            got = ratio(by_name[PROXY], by_name[OURS], rate).median
+            goal(workload, "proxy / ours", "at least 1", got, got >= 1)
+            if NATIVE in by_name:
+                bare = figure(by_name[NATIVE], lambda run: run.cost).median
+                cost = {name: figure(by_name[name], lambda run: run.cost).median - bare for name in (PROXY, OURS)}
+                got = cost[PROXY] / cost[OURS] if cost[OURS] > 0 else math.inf
+                goal(workload, "proxy / ours, cost for a packet beyond native's", f"at most {PROXY_COST_GOAL:g}", got,
+                     got <= PROXY_COST_GOAL)
     return {"What is to be reached": columns(rows)} if len(rows) > 1 else {}
 
 
@@ -358,13 +384,13 @@ def draw(results: Results) -> str:
         if workload.name.endswith("-ipv6"):
             continue
         bars = []
-        for name in (STOCK, OURS, TWIN, NATIVE):
+        for name in (STOCK, OURS, PROXY, TWIN, NATIVE):
             if name in by_name:
                 rate = figure(by_name[name], lambda run: run.throughput(workload))
                 bars.append((name, rate.median, min(rate.values), max(rate.values)))
         panels.append(chart.Panel(workload.name, [(workload.unit, bars)]))
     return chart.grouped_bars("What the client gets: throughput of a guest, unprotected and protected", panels,
-                              order=(STOCK, OURS, TWIN, NATIVE))
+                              order=(STOCK, OURS, PROXY, TWIN, NATIVE))
 
 
 # --------------------------------------------------------------- the command
@@ -375,7 +401,7 @@ def setups_of(arguments: argparse.Namespace) -> list[Setup]:
     if not ours:
         ours = kept(build.build_qemu(arguments.series, targets=EMULATOR), "qemu-pair")
     setups = [Setup(name, ours, usage, not arguments.together)
-              for name, usage in ((NATIVE, "none"), (TWIN, "twin"), (OURS, "current"))]
+              for name, usage in ((NATIVE, "none"), (TWIN, "twin"), (OURS, "current"), (PROXY, "proxy"))]
     if STOCK in wanted:
         stock = kept(build.build_qemu(arguments.series, stock=True, targets=EMULATOR), "qemu-pair-stock")
         setups.insert(2, Setup(STOCK, stock, "current", not arguments.together))
@@ -407,7 +433,7 @@ def pair(arguments: argparse.Namespace) -> None:
         with Progress("checkpoints of an idle guest"):
             for _ in range(rounds):
                 for setup in setups:
-                    if setup.name in (STOCK, OURS):
+                    if setup.name in (STOCK, OURS, PROXY):
                         idle.setdefault(setup.name, []).append(measure_idle(setup))
 
     tables = goals_of(results) | tables_of(results) | (idle_table(idle) if idle else {})
@@ -432,9 +458,9 @@ def add_command(commands: argparse._SubParsersAction) -> None:
     names = ", ".join(workload.name for workload in WORKLOADS)
     command = commands.add_parser(
         "pair", help="a protected guest's clients, beside an unprotected one and QEMU's own objects",
-        description="Measure what the clients of a real guest get, under four set-ups in turns: native (one guest), twin "
+        description="Measure what the clients of a real guest get, under five set-ups in turns: native (one guest), twin "
                     "(two guests on the same input, nothing compared: the ceiling), stock (QEMU's own objects, the host's "
-                    "faults mended) and ours. The tables are also written to "
+                    "faults mended), ours (the four objects) and proxy (one colo-proxy on each side). The tables are also written to "
                     f"{DIRECTORY.relative_to(ROOT)}/pair.txt, with every round in pair.json. Needs root.")
     command.add_argument("--rounds", type=int, default=3, help="how often each is measured (default: %(default)s)")
     command.add_argument("--seconds", type=float, default=4.0,

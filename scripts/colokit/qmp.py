@@ -37,7 +37,10 @@ class Monitor:
         self.name = name
         self.events: list[dict[str, Any]] = []
         self._qmp = legacy.QEMUMonitorProtocol(str(path), nickname=name)
-        self._qmp.connect()
+        try:
+            self._qmp.connect()
+        except self._error as error:
+            raise Failure(f"{name}: cannot connect to {path}: {error}") from None
 
     def close(self) -> None:
         with contextlib.suppress(Exception):   # the other end may be dead

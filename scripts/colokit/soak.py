@@ -220,6 +220,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="what happens when (default: drawn, and printed)")
     parser.add_argument("--emulator", metavar="FILE", type=Path, help="use this QEMU; nothing is built")
     parser.add_argument("--device", default="virtio-net-pci", help="the guest's network card (default: %(default)s)")
+    parser.add_argument("--proxy", action="store_true", help="with one colo-proxy on each side instead of the four objects")
     parser.add_argument("--json", action="store_true", help="print the result as a last line of JSON")
     parser.add_argument("--series", default="7.2", help="the series of QEMU (default: %(default)s)")
     arguments = parser.parse_args()
@@ -237,7 +238,8 @@ def main() -> None:
         become_root("soak")
         seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(1 << 32)
         print(f"soak: --seed {seed}", flush=True)
-        with running(emulator.resolve(), device=arguments.device, checkpoint_delay=10000) as pair:
+        with running(emulator.resolve(), usage="proxy" if arguments.proxy else "current", device=arguments.device,
+                     checkpoint_delay=10000) as pair:
             soak = Soak(pair, seed)
             soak.tell(f"the logs are in {pair.directory}")
             soak.run(arguments.minutes)

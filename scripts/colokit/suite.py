@@ -17,6 +17,78 @@ from .machine import Failure
 REPLACED_7_2 = ("net/colo-compare.c", "net/colo-compare.h", "net/filter-mirror.c",
                 "net/filter-rewriter.c")
 
+PROXY_PROPERTIES = """\
+##
+# @ColoProxyMode:
+#
+# The sides of a colo-proxy object.
+#
+# @primary: its guest serves the clients
+#
+# @secondary: its guest follows the other
+#
+# Since: 7.2
+##
+{ 'enum': 'ColoProxyMode', 'data': [ 'primary', 'secondary' ] }
+
+##
+# @ColoProxyPolicy:
+#
+# When output may leave.
+#
+# @compare: when the secondary has sent the same, or with a checkpoint
+#
+# @hold: with the next checkpoint; nothing is compared
+#
+# Since: 7.2
+##
+{ 'enum': 'ColoProxyPolicy', 'data': [ 'compare', 'hold' ] }
+
+##
+# @ColoProxyProperties:
+#
+# Properties for colo-proxy objects. @queue must be all.
+#
+# @mode: the side
+#
+# @addr: where the primary listens: host:port, or the path of a unix socket
+#
+# @policy: when output may leave; can be changed at any time, and counts from
+#          the next checkpoint on (default: compare)
+#
+# @tls-creds: the id of TLS credentials; both nodes need them, or none
+#
+# @reconnect: seconds between two attempts to connect to the primary
+#             (default: 1)
+#
+# @heartbeat: milliseconds between two signs of life (default: 500)
+#
+# @heartbeat_timeout: milliseconds of silence after which the other node is
+#                     lost (default: 3000)
+#
+# @compare_timeout: milliseconds that output is held at most before a
+#                   checkpoint is asked for (default: 3000)
+#
+# @max_queue_size: packets per connection that are held at most before the
+#                  secondary is made to wait, or a checkpoint asked for
+#                  (default: 1024)
+#
+# Since: 7.2
+##
+{ 'struct': 'ColoProxyProperties',
+  'base': 'NetfilterProperties',
+  'data': { 'mode': 'ColoProxyMode',
+            'addr': 'str',
+            '*policy': 'ColoProxyPolicy',
+            '*tls-creds': 'str',
+            '*reconnect': 'uint32',
+            '*heartbeat': 'uint32',
+            '*heartbeat_timeout': 'uint32',
+            '*compare_timeout': 'uint32',
+            '*max_queue_size': 'uint32' } }
+
+"""
+
 COMPARE_PROPERTIES = "{ 'struct': 'ColoCompareProperties',"
 
 
@@ -79,8 +151,9 @@ def steps_7_2(root: Path) -> tuple[Step, ...]:
             edits=(Cut("net/trace-events", "# colo.c", None, text=_text(root, "net/trace-events")),)),
         Step(
             name="properties",
-            reason="colo-compare: iothread has a default now, active says whether to compare when "
-                   "COLO is not running, and a full queue no longer loses packets.",
+            reason="colo-proxy is an object like the other filters. colo-compare: iothread has a default now, "
+                   "active says whether to compare when COLO is not running, and a full queue no longer "
+                   "loses packets.",
             edits=(
                 Insert("qapi/qom.json", "# @ColoCompareProperties:", before=True, text="""\
 # @ColoCompareActive:
@@ -117,6 +190,14 @@ def steps_7_2(root: Path) -> tuple[Step, ...]:
 """),
                 Replace("qapi/qom.json", "'iothread': 'str',", within=COMPARE_PROPERTIES,
                         text="'*iothread': 'str',"),
+                Insert("qapi/qom.json", "##\n# @InputBarrierProperties:", before=True, text=PROXY_PROPERTIES),
+                Insert("qapi/qom.json", "    'colo-compare',", "    'colo-proxy',\n"),
+                Insert("qapi/qom.json", "'colo-compare':               'ColoCompareProperties',",
+                       "      'colo-proxy':                 'ColoProxyProperties',\n"),
+                Insert("qapi/pragma.json", "'ColoCompareProperties',", before=True,
+                       text="        'ColoProxyProperties',          # heartbeat_timeout, ...\n"),
+                Insert("softmmu/vl.c", 'g_str_equal(type, "colo-compare") ||',
+                       '        g_str_equal(type, "colo-proxy") ||\n'),
                 Replace("qapi/qom.json", "'*vnet_hdr_support': 'bool' }", within=COMPARE_PROPERTIES,
                         text="'*vnet_hdr_support': 'bool',\n"
                              "            '*active': 'ColoCompareActive',\n"
@@ -124,8 +205,15 @@ def steps_7_2(root: Path) -> tuple[Step, ...]:
             )),
         Step(
             name="options",
-            reason="The manual and -help tell of what has changed about colo-compare.",
+            reason="The manual and -help tell of colo-proxy, and of what has changed about colo-compare.",
             edits=(
+                Insert("qemu-options.hx", "    ``-object filter-dump,id=id,netdev=dev", before=True, text="""\
+    ``-object colo-proxy,id=id,netdev=netdevid,queue=all,mode=primary|secondary,addr=host:port|path[,policy=compare|hold][,tls-creds=id][,reconnect=s][,heartbeat=ms][,heartbeat_timeout=ms][,compare_timeout=ms][,max_queue_size=n]``
+        The whole COLO proxy as one object on each side, in place of
+        filter-mirror, filter-redirector, filter-rewriter and colo-compare.
+        The primary listens at addr, the secondary connects to it.
+
+"""),
                 Replace("qemu-options.hx", "outdev=chardevid,iothread=id[",
                         "outdev=chardevid[,iothread=id][,active=auto|on][,peer_timeout=ms]["),
                 Insert("qemu-options.hx", "size depend on user environment.", text="""\
@@ -143,7 +231,7 @@ def steps_7_2(root: Path) -> tuple[Step, ...]:
                 *_puts(root, ["qapi/colo-proxy.json"] if _text(root, "qapi/colo-proxy.json") else [],
                        ()),
                 Insert("qapi/meson.build", "    'acpi',\n    'audio',", "    'colo-proxy',\n"),
-                Insert("qapi/qapi-schema.json", "{ 'include': 'net.json' }",
+                Insert("qapi/qapi-schema.json", "{ 'include': 'qom.json' }",
                        "{ 'include': 'colo-proxy.json' }\n"),
                 Insert("include/monitor/hmp.h", "void hmp_x_colo_lost_heartbeat(",
                        "void hmp_info_colo_proxy(Monitor *mon, const QDict *qdict);\n"),

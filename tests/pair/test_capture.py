@@ -8,7 +8,7 @@ import unittest
 from pathlib import Path
 
 from colokit import replay
-from colokit.pair import Pair
+from colokit.pair import Pair, wait_until
 from colokit.pairtest import PairTest
 
 ATTEMPTS = 3            # a checkpoint amid a recording spoils it
@@ -26,8 +26,10 @@ class CaptureTest(PairTest):
                                                   "file": str(paths[-1])})
         for size in SIZES:
             self.assert_complete(self.download(size, seed=size))
-        for qemu in pair.processes():
-            qemu.monitor.command("object-del", id="d0")
+        pair.primary.monitor.command("object-del", id="d0")
+        # The secondary may be a moment behind: what the primary has sent is not recorded there before it is compared.
+        wait_until(lambda: not pair.comparison()["held"], 10, "the secondary")
+        pair.secondary.monitor.command("object-del", id="d0")
         return paths
 
     def check(self, device: str, header: int) -> None:

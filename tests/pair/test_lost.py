@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A secondary that is lost, in one way or another, never stops the service; and the primary can be protected again."""
 
+import socket
 import threading
 import time
 import unittest
 
 from colokit import client
-from colokit.pair import Pair, wait_until
-from colokit.pairtest import PairTest
+from colokit.pair import COMPARE_PORT, MIRROR_PORT, Pair, wait_until
+from colokit.pairtest import PairTest, connections_of
 
 COMPARE_TIMEOUT = 3.0       # seconds; the defaults of colo-compare
 PEER_TIMEOUT = 3.0
@@ -57,10 +58,10 @@ class LostTest(PairTest):
         """The loss is told, and the primary goes on alone."""
         monitor = self.pair.primary.monitor
         event = monitor.wait_event("COLO_PROXY_PEER_LOST", timeout)
-        self.assertEqual(event["data"], {"id": "comp0", "reason": reason})
+        self.assertEqual(event["data"], {"id": self.pair.comparer, "reason": reason})
         self.assertEqual(monitor.wait_event("COLO_EXIT", 5)["data"], {"mode": "primary", "reason": "error"})
-        wait_until(lambda: not self.pair.counters()["comp0"]["comparing"], 5, "colo-compare to pass everything through")
-        self.assertEqual(self.pair.counters()["comp0"]["secondary-lost"], reason)
+        wait_until(lambda: not self.pair.comparison()["comparing"], 5, "colo-compare to pass everything through")
+        self.assertEqual(self.pair.comparison()["secondary-lost"], reason)
         self.assertIn(f"passing through, the secondary is lost ({reason})", monitor.human("info colo-proxy"))
         self.assertTrue(monitor.command("query-status")["running"])
 
@@ -70,7 +71,7 @@ class LostTest(PairTest):
         began = time.monotonic()
         pair.protect_again()
         requests.wait_for_more()
-        info = pair.counters()["comp0"]
+        info = pair.comparison()
         self.assertTrue(info["comparing"])
         self.assertNotIn("secondary-lost", info)
         self.assertLess(requests.worst(began), COMPARE_TIMEOUT)
@@ -122,7 +123,7 @@ class LostTest(PairTest):
         time.sleep(COMPARE_TIMEOUT / 2)     # this is the thing itself, not a wait for another
         self.pair.secondary.cont()
         requests.wait_for_more()
-        info = self.pair.counters()["comp0"]
+        info = self.pair.comparison()
         self.assertTrue(info["comparing"])
         self.assertNotIn("secondary-lost", info)
         self.assertTrue(self.pair.colo_runs())
@@ -131,15 +132,18 @@ class LostTest(PairTest):
         """The secondary's output breaks off, but the frame lives: output leaves by checkpoints until it is connected again."""
         requests = self.begin()
         monitor = self.pair.primary.monitor
-        before = self.pair.counters()["comp0"]["checkpoints"]
+        before = self.pair.comparison()["checkpoints"]
         began = time.monotonic()
-        self.pair.secondary.monitor.command("yank", instances=[{"type": "chardev", "id": "red1"}])
+        port = MIRROR_PORT if self.pair.options.usage == "proxy" else COMPARE_PORT
+        for connection in connections_of(self.pair.secondary, port):
+            connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
         self.assertEqual(monitor.wait_event("COLO_PROXY_PEER_LOST", SLACK)["data"]["reason"], "closed")
         requests.wait_for_more()
-        wait_until(lambda: self.pair.counters()["comp0"]["secondary-connected"], 10, "the secondary's output")
+        wait_until(lambda: self.pair.comparison()["secondary-connected"], 10, "the secondary's output")
         requests.wait_for_more()
         self.assertLess(requests.worst(began), COMPARE_TIMEOUT / 2)
-        info = self.pair.counters()["comp0"]
+        info = self.pair.comparison()
         self.assertTrue(info["comparing"])
         self.assertNotIn("secondary-lost", info)
         self.assertGreater(info["checkpoints"], before)

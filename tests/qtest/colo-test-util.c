@@ -245,21 +245,6 @@ void colo_test_end(ColoTest *t)
 
 /* Connections */
 
-static void peer_write(ColoPeer *p)
-{
-    ssize_t len = send(p->fd, p->out->data + p->written, p->out->len - p->written, MSG_NOSIGNAL);
-
-    if (len < 0) {
-        p->closed = errno != EAGAIN;
-        return;
-    }
-    p->written += len;
-    if (p->written == p->out->len) {
-        g_byte_array_set_size(p->out, 0);
-        p->written = 0;
-    }
-}
-
 /* Reads from @fd what has come; returns what read() does. */
 static ssize_t peer_read(ColoPeer *p, int fd)
 {
@@ -285,6 +270,27 @@ static void peer_readable(ColoPeer *p)
     p->closed = len == 0 || (len < 0 && errno != EAGAIN);
     if (p->capture >= 0) {
         g_byte_array_set_size(p->in, p->taken + before);    /* what was swallowed, at QEMU's exit */
+    }
+}
+
+static void peer_write(ColoPeer *p)
+{
+    ssize_t len = send(p->fd, p->out->data + p->written, p->out->len - p->written, MSG_NOSIGNAL);
+
+    if (len < 0) {
+        if (errno != EAGAIN) {
+            /* What QEMU has said before is still there. */
+            while (!p->closed && !p->deaf) {
+                peer_readable(p);
+            }
+            p->closed = true;
+        }
+        return;
+    }
+    p->written += len;
+    if (p->written == p->out->len) {
+        g_byte_array_set_size(p->out, 0);
+        p->written = 0;
     }
 }
 
@@ -400,6 +406,11 @@ ColoPeer *colo_test_accept(ColoTest *t, int listener)
     qemu_socket_set_nonblock(listener);
     colo_test_wait(t, has_accepted, &accepting, "QEMU to connect");
     return peer_new(t, accepting.fd, false);
+}
+
+ColoPeer *colo_test_adopt(ColoTest *t, int fd)
+{
+    return peer_new(t, fd, false);
 }
 
 void colo_peer_close(ColoPeer *p)

@@ -95,6 +95,9 @@ void colo_test_wait_connected(ColoTest *t, const char *chardev);
 /* Waits for QEMU to connect to @listener. */
 ColoPeer *colo_test_accept(ColoTest *t, int listener);
 
+/* The test's end of a connection that it has made itself. */
+ColoPeer *colo_test_adopt(ColoTest *t, int fd);
+
 /* Closes the connection and frees the peer.  What is not written yet never is. */
 void colo_peer_close(ColoPeer *p);
 

@@ -42,17 +42,17 @@ static void released_free(gpointer data)
     g_free(r);
 }
 
-static Rig *new_rig(int64_t now, uint32_t queue_size, int64_t quiet, int64_t gather)
+static Rig *new_rig(int64_t now, ColoComparatorConfig config)
 {
     static const ColoComparatorOps ops = { .release = on_release, .diverged = on_diverged };
-    ColoComparatorConfig config = {
-        .timeout = RIG_TIMEOUT, .quiet = quiet, .gather = gather, .queue_size = queue_size, .history = RIG_HISTORY,
-        .secret = "not very secret",
-    };
     Rig *rig = g_new0(Rig, 1);
 
+    config.timeout = RIG_TIMEOUT;
+    config.history = RIG_HISTORY;
+    config.queue_size = config.queue_size ? config.queue_size : 1024;
+
     rig->now = now;
-    rig->gather = gather;
+    rig->gather = config.gather;
     rig->released = g_ptr_array_new_with_free_func(released_free);
     rig->c = colo_comparator_new(&config, &ops, rig);
     ck_assert(!colo_comparator_is_comparing(rig->c));
@@ -62,12 +62,12 @@ static Rig *new_rig(int64_t now, uint32_t queue_size, int64_t quiet, int64_t gat
 
 Rig *rig_new_at(int64_t now, uint32_t queue_size)
 {
-    return new_rig(now, queue_size, 0, 0);
+    return new_rig(now, (ColoComparatorConfig) { .queue_size = queue_size });
 }
 
-Rig *rig_new_gathering(int64_t quiet, int64_t gather)
+Rig *rig_new_with(const ColoComparatorConfig *config)
 {
-    return new_rig(1000 * RIG_TIMEOUT, 1024, quiet, gather);
+    return new_rig(1000 * RIG_TIMEOUT, *config);
 }
 
 Rig *rig_new(void)

@@ -42,8 +42,8 @@ typedef struct {
 Rig *rig_new_at(int64_t now, uint32_t queue_size);
 /* The same with the defaults. */
 Rig *rig_new(void);
-/* The same, which puts off asking for checkpoints. */
-Rig *rig_new_gathering(int64_t quiet, int64_t gather);
+/* The same with what else @config says; its timeout and history are the rig's. */
+Rig *rig_new_with(const ColoComparatorConfig *config);
 void rig_free(Rig *rig);
 /* The same, for one with which everything has gone well: nothing is held, released unseen, or was asked for. */
 void rig_end_well(Rig *rig);

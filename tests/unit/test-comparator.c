@@ -408,7 +408,7 @@ END_TEST
 /* The checkpoint is asked for when the primary has been quiet; its flow and reason are those of the divergence. */
 START_TEST(asks_when_it_is_quiet)
 {
-    Rig *rig = rig_new_gathering(2 * MS, 10 * MS);
+    Rig *rig = rig_new_with(&(ColoComparatorConfig) { .quiet = 2 * MS, .gather = 10 * MS });
 
     primary(rig, ACK, 1, CLIENT, "yes");
     secondary(rig, ACK, 1, CLIENT, "no!");
@@ -439,7 +439,7 @@ END_TEST
 /* However much it sends. */
 START_TEST(asks_though_it_is_never_quiet)
 {
-    Rig *rig = rig_new_gathering(2 * MS, 10 * MS);
+    Rig *rig = rig_new_with(&(ColoComparatorConfig) { .quiet = 2 * MS, .gather = 10 * MS });
 
     primary(rig, ACK, 1, CLIENT, "yes");
     secondary(rig, ACK, 1, CLIENT, "no!");
@@ -458,7 +458,7 @@ END_TEST
 /* compare_timeout is a limit for that, too; and a secondary that is away leaves nothing to wait for. */
 START_TEST(asks_in_time)
 {
-    Rig *rig = rig_new_gathering(20 * MS, 100 * MS);
+    Rig *rig = rig_new_with(&(ColoComparatorConfig) { .quiet = 20 * MS, .gather = 100 * MS });
 
     rig_udp(rig, COLO_PRIMARY, "held");
     rig_wait(rig, RIG_TIMEOUT - 5 * MS);
@@ -482,7 +482,7 @@ END_TEST
 /* A checkpoint that comes by itself will do; so will the end of COLO. */
 START_TEST(asks_no_more_than_needed)
 {
-    Rig *rig = rig_new_gathering(2 * MS, 10 * MS);
+    Rig *rig = rig_new_with(&(ColoComparatorConfig) { .quiet = 2 * MS, .gather = 10 * MS });
 
     for (int i = 0; i < 2; i++) {
         primary(rig, ACK, 1, CLIENT, "yes");
@@ -497,6 +497,125 @@ START_TEST(asks_no_more_than_needed)
         rig_wait(rig, RIG_TIMEOUT);
     }
     ck_assert_int_eq(rig->asked, 0);
+    rig_free(rig);
+}
+END_TEST
+
+/* A secondary that counts its epochs: whatever it sends is of the one that it said last. */
+START_TEST(numbered_epochs)
+{
+    Rig *rig = rig_in_the_middle(100);
+    uint32_t seq = 100;
+
+    colo_comparator_peer_lost(rig->c, rig->now);
+    rig_checkpoint(rig);
+    colo_comparator_secondary_connected(rig->c);
+    primary(rig, ACK, seq, CLIENT, "abc");
+    secondary(rig, ACK, seq, CLIENT, "abc");
+    rig_expect_nothing(rig);                            /* nobody knows from when that is */
+    ck_assert(colo_comparator_secondary_resumed(rig->c, 0, rig->now));
+    secondary(rig, ACK, seq, CLIENT, "abc");
+    rig_expect(rig, ACK, seq, 3);
+    seq += 3;
+    for (int epoch = 0; epoch < 4; epoch++) {
+        bool early = epoch % 2;
+
+        if (early) {
+            ck_assert(colo_comparator_secondary_resumed(rig->c, -1, rig->now));
+            secondary(rig, ACK, seq, CLIENT, "abc");
+            ck_assert_uint_eq(rig_held(rig, COLO_SECONDARY), 0);
+            ck_assert(!colo_comparator_may_read(rig->c, COLO_SECONDARY));
+        }
+        rig_checkpoint(rig);
+        if (!early) {
+            secondary(rig, ACK, seq, CLIENT, "abc");    /* old */
+            ck_assert_uint_eq(rig_held(rig, COLO_SECONDARY), 0);
+            ck_assert(colo_comparator_secondary_resumed(rig->c, 1, rig->now));
+            secondary(rig, ACK, seq, CLIENT, "abc");    /* old still */
+            ck_assert(colo_comparator_secondary_resumed(rig->c, 0, rig->now));
+            secondary(rig, ACK, seq, CLIENT, "abc");
+        }
+        ck_assert_uint_eq(rig_held(rig, COLO_SECONDARY), 1);
+        primary(rig, ACK, seq, CLIENT, "abc");
+        rig_expect(rig, ACK, seq, 3);
+        seq += 3;
+    }
+    /* Early once more, of a checkpoint that has never been told of. */
+    ck_assert(colo_comparator_secondary_resumed(rig->c, -1, rig->now));
+    secondary(rig, ACK, seq, CLIENT, "cba");
+    ck_assert(colo_comparator_secondary_resumed(rig->c, -1, rig->now));
+    secondary(rig, ACK, seq, CLIENT, "abc");
+    rig_checkpoint(rig);
+    primary(rig, ACK, seq, CLIENT, "abc");
+    rig_expect(rig, ACK, seq, 3);
+
+    ck_assert(!colo_comparator_secondary_resumed(rig->c, -2, rig->now));
+    ck_assert(!colo_comparator_secondary_resumed(rig->c, INT64_MIN, rig->now));
+    ck_assert(colo_comparator_secondary_resumed(rig->c, INT64_MAX, rig->now));
+    rig_checkpoint(rig);
+    ck_assert(colo_comparator_secondary_resumed(rig->c, 0, rig->now));
+    expect_comparing(rig, seq + 3);
+    rig_expect_asked(rig, 1, COLO_REASON_PEER_LOST);
+    rig_free(rig);
+}
+END_TEST
+
+/* While holding, it does not matter what the secondary sends; only a checkpoint counts. */
+START_TEST(holding)
+{
+    Rig *rig = rig_new();
+
+    colo_comparator_set_holding(rig->c, true);
+    primary(rig, ACK, 1, CLIENT, "this is compared still");
+    secondary(rig, ACK, 1, CLIENT, "this is compared still");
+    rig_expect(rig, ACK, 1, 22);
+    rig_checkpoint(rig);
+    for (int epoch = 1; epoch < 4; epoch++) {
+        uint32_t seq = (uint32_t)(20 + 3 * epoch);
+
+        primary(rig, ACK, seq, CLIENT, "abc");
+        secondary(rig, ACK, seq, CLIENT, epoch % 2 ? "abc" : "cba");
+        rig_udp(rig, COLO_SECONDARY, "datagram");
+        rig_udp(rig, COLO_PRIMARY, "datagram");
+        secondary(rig, RST, seq, 0, "");
+        primary(rig, ACK, seq + 3, CLIENT, "");
+        ck_assert_uint_eq(rig_held(rig, COLO_PRIMARY), 3);
+        ck_assert_uint_eq(rig_held(rig, COLO_SECONDARY), 0);
+        rig_wait(rig, RIG_TIMEOUT - 1);
+        rig_expect_asked(rig, epoch - 1, COLO_REASON_TIMEOUT);
+        rig_wait(rig, 1);
+        rig_expect_asked(rig, epoch, COLO_REASON_TIMEOUT);
+        rig_expect_nothing(rig);
+        if (epoch == 3) {
+            colo_comparator_set_holding(rig->c, false);
+        }
+        rig_checkpoint(rig);
+        rig_expect(rig, ACK, seq, 3);
+        ck_assert_uint_eq(rig_next(rig).len, 8);
+        rig_expect(rig, ACK, seq + 3, 0);
+    }
+    expect_comparing(rig, 32);
+    rig_free(rig);
+}
+END_TEST
+
+/* A primary that cannot be made to wait: too much of it asks for a checkpoint. */
+START_TEST(primary_goes_on)
+{
+    Rig *rig = rig_new_with(&(ColoComparatorConfig) { .queue_size = 4, .primary_goes_on = true });
+
+    for (int epoch = 1; epoch < 4; epoch++) {
+        for (int i = 0; i < 3; i++) {
+            rig_udp(rig, COLO_PRIMARY, "one");
+        }
+        rig_expect_asked(rig, epoch - 1, COLO_REASON_QUEUE_FULL);
+        for (int i = 0; i < 10; i++) {
+            rig_udp(rig, COLO_PRIMARY, "more");
+        }
+        rig_expect_asked(rig, epoch, COLO_REASON_QUEUE_FULL);
+        rig_checkpoint(rig);
+        ck_assert_uint_eq(rig_pending(rig), 13 * (guint)epoch);
+    }
     rig_free(rig);
 }
 END_TEST
@@ -1650,6 +1769,9 @@ int main(void)
     tcase_add_test(tc, asks_though_it_is_never_quiet);
     tcase_add_test(tc, asks_in_time);
     tcase_add_test(tc, asks_no_more_than_needed);
+    tcase_add_test(tc, numbered_epochs);
+    tcase_add_test(tc, holding);
+    tcase_add_test(tc, primary_goes_on);
     tcase_add_test(tc, reason_names);
     tcase_add_test(tc, counters);
     tcase_add_test(tc, last_divergence);

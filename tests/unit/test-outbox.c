@@ -146,6 +146,31 @@ START_TEST(emptied_anywhere)
 END_TEST
 
 /* Always a little left in it: it must not grow for ever. */
+/* A few at a time, others coming in between. */
+START_TEST(taken_a_few_at_a_time)
+{
+    for (int vnet = 0; vnet < 2; vnet++) {
+        for (uint32_t few = 1; few < 8; few++) {
+            ColoOutbox box = { .vnet = vnet };
+            Expect e = { .vnet = vnet };
+
+            for (uint32_t number = 0; number < 2000; number += 5) {
+                for (uint32_t i = 0; i < 5; i++) {
+                    append(&box, number + i);
+                }
+                colo_outbox_take(&box, few, on_packet, &e);
+                ck_assert_uint_eq(e.next, MIN(number + 5, number / 5 * few + few));
+            }
+            colo_outbox_take(&box, UINT32_MAX, on_packet, &e);
+            ck_assert_uint_eq(e.next, 2000);
+            ck_assert(colo_outbox_is_empty(&box));
+            colo_outbox_take(&box, 1, on_packet, &e);
+            colo_outbox_clear(&box);
+        }
+    }
+}
+END_TEST
+
 START_TEST(never_quite_empty)
 {
     ColoOutbox box = { .vnet = false };
@@ -255,6 +280,7 @@ int main(void)
     tcase_add_test(tc, what_goes_in_comes_out);
     tcase_add_test(tc, restart_anywhere);
     tcase_add_test(tc, emptied_anywhere);
+    tcase_add_test(tc, taken_a_few_at_a_time);
     tcase_add_test(tc, never_quite_empty);
     tcase_add_test(tc, little_written_of_much);
     tcase_add_test(tc, flood);

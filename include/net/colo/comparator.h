@@ -30,6 +30,13 @@ typedef enum {
     COLO_REASONS,
 } ColoReason;
 
+/*
+ * What suits ColoComparatorConfig's quiet and gather: a checkpoint stops the guest for 1 to 5 ms, and it takes the guest about 1 ms to
+ * answer one more request.
+ */
+#define COLO_QUIET_NS (1500 * 1000LL)
+#define COLO_GATHER_NS (8000 * 1000LL)
+
 typedef struct ColoComparator ColoComparator;
 
 typedef struct {
@@ -45,6 +52,7 @@ typedef struct {
     int64_t gather;         /* ns after which it is in any case; the reason is still the first divergence's */
     uint32_t queue_size;    /* packets per side and flow before that side is made to wait */
     uint32_t history;       /* at most so many bytes of what has left are remembered; a power of two; 0: enough for a gigabit */
+    bool primary_goes_on;   /* it cannot be made to wait by not being read: when it is too far ahead, a checkpoint is asked for */
     uint8_t secret[16];     /* random; keys the hash */
 } ColoComparatorConfig;
 
@@ -87,6 +95,12 @@ void colo_comparator_free(ColoComparator *c);
 void colo_comparator_set_comparing(ColoComparator *c, bool comparing, int64_t now);
 bool colo_comparator_is_comparing(const ColoComparator *c);
 
+/*
+ * While holding, nothing is compared: whatever the primary sends waits for the checkpoint that covers it.  It begins and ends with the
+ * next checkpoint, or when comparing is switched on.
+ */
+void colo_comparator_set_holding(ColoComparator *c, bool holding);
+
 /* As in ColoComparatorConfig; good for what is held already, too. */
 void colo_comparator_set_timeout(ColoComparator *c, int64_t timeout);
 
@@ -119,6 +133,16 @@ void colo_comparator_epoch(ColoComparator *c, ColoSide side, int64_t now);
  * of the next checkpoint.
  */
 void colo_comparator_reconnected(ColoComparator *c, ColoSide side);
+
+/*
+ * The same two for a secondary that counts its epochs, which leaves no doubt.  From when it has connected its output is of no use
+ * until it says in which it is: it resumed from the checkpoint @behind before the last that was told of here; 0: from that;
+ * -1: from the next, of which the word is still to come.
+ *
+ * Returns: false, and nothing is changed, if there can be no such epoch yet.
+ */
+void colo_comparator_secondary_connected(ColoComparator *c);
+bool colo_comparator_secondary_resumed(ColoComparator *c, int64_t behind, int64_t now);
 
 /*
  * The secondary's connection has ended: asks for a checkpoint.  Until colo_comparator_reconnected(), whatever is held asks for

@@ -54,6 +54,9 @@ void colo_outbox_restart(ColoOutbox *box);
 /* Takes all packets out, in order, the one written in part included. */
 void colo_outbox_empty(ColoOutbox *box, ColoWirePacket *packet, void *opaque);
 
+/* Takes up to @count packets out at the front; @packet must leave the box alone, and none may have been written in part. */
+void colo_outbox_take(ColoOutbox *box, uint32_t count, ColoWirePacket *packet, void *opaque);
+
 /* Frees everything. */
 void colo_outbox_clear(ColoOutbox *box);
 
