@@ -283,7 +283,6 @@ static void primary_compare_or_not(ColoProxy *s, bool amid)
 static void primary_on_change(ColoFrameUser *user)
 {
     ColoProxy *s = container_of(user, ColoProxy, frame_user);
-
     bool there = colo_frame_is_there();
 
     trace_colo_proxy_event(s->name, there ? "the frame is there" : "no frame is there");
