@@ -30,6 +30,9 @@
 #define READ_SIZE (256 * 1024)
 #define READS_MAX 8
 
+/* Connections that wait to be accepted: the secondary's must not have to wait because others knock, too. */
+#define BACKLOG 16
+
 static void peer_connect(ColoPeer *peer);
 static void attempt_cut(ColoPeerAttempt *attempt);
 
@@ -442,7 +445,7 @@ bool colo_peer_open(ColoPeer *peer, const char *name, SocketAddress *address, co
     if (config->side == COLO_PRIMARY) {
         peer->listener = qio_net_listener_new();
         qio_net_listener_set_name(peer->listener, "colo-proxy");
-        if (qio_net_listener_open_sync(peer->listener, address, 1, errp) < 0) {
+        if (qio_net_listener_open_sync(peer->listener, address, BACKLOG, errp) < 0) {
             error_prepend(errp, "property 'addr': cannot listen there: ");
             object_unref(OBJECT(peer->listener));
             peer->listener = NULL;

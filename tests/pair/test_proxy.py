@@ -68,6 +68,7 @@ class NoticeTest(ProxyTest):
         monitor = pair.primary.monitor
         for _ in range(int(os.environ.get("COLO_LOST_RUNS", 1))):
             client.request(pair.network, "/")
+            wait_until(lambda: pair.comparison()["secondary-connected"], 5, "the secondary's connection")
             began = time.time()
             self.lose(how)
             event = monitor.wait_event("COLO_PROXY_PEER_LOST", 5)
