@@ -95,6 +95,22 @@ class NoticeTest(ProxyTest):
         self.check("half open", "closed")
 
 
+class PastTest(ProxyTest):
+
+    def test_a_secondary_of_the_past_is_turned_away(self) -> None:
+        """One that wakes up after the primary has gone on alone is no copy any more, and does not stand in the next one's way."""
+        pair = self.start()
+        pair.secondary.stop()
+        pair.primary.monitor.wait_event("COLO_EXIT", 10)
+        self.assertFalse(pair.comparison()["comparing"])
+        pair.secondary.cont()
+        wait_until(lambda: "COLO has ended for that secondary" in pair.secondary.output(), 10, "the refusal")
+        self.assertFalse(pair.comparison()["secondary-connected"])
+        pair.protect_again()
+        wait_until(lambda: pair.comparison()["secondary-connected"], 5, "the next secondary's connection")
+        self.take_over()
+
+
 class Wire(threading.Thread):
     """When what IP packets of the guest's came by at the client."""
 
