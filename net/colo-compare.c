@@ -28,6 +28,7 @@
 #include "net/colo-host.h"
 #include "net/colo-link.h"
 #include "net/colo-report.h"
+#include "net/colo-turn.h"
 #include "net/colo/comparator.h"
 #include "qapi/error.h"
 #include "qapi/qapi-events-colo-proxy.h"
@@ -81,8 +82,7 @@ struct ColoCompare {
     ColoLink out;
     ColoLink notify;
     int64_t now;                        /* ns; when this turn began; 0: nobody has asked yet */
-    QEMUTimer *timer;
-    int64_t timer_at;                   /* ns; INT64_MAX: not set */
+    ColoDeadline deadline;
     ColoFrameWatch watch;               /* while it is there */
     bool secondary_lost;
     ColoPeerLostReason secondary_lost_reason;
@@ -108,26 +108,15 @@ static int64_t compare_now(ColoCompare *s)
 /* The end of a turn: the timer is set to what comes next. */
 static void compare_turn_done(ColoCompare *s)
 {
-    int64_t deadline;
-
     s->now = 0;
     colo_comparator_flush(s->comparator);
-    deadline = colo_comparator_deadline(s->comparator);
-    if (deadline != s->timer_at) {
-        s->timer_at = deadline;
-        if (deadline == INT64_MAX) {
-            timer_del(s->timer);
-        } else {
-            timer_mod_ns(s->timer, deadline);
-        }
-    }
+    colo_deadline_set(&s->deadline, colo_comparator_deadline(s->comparator));
 }
 
 static void compare_timer(void *opaque)
 {
     ColoCompare *s = opaque;
 
-    s->timer_at = INT64_MAX;
     colo_comparator_tick(s->comparator, compare_now(s));
     compare_turn_done(s);
 }
@@ -472,7 +461,7 @@ static void compare_stop(ColoCompare *s)
     colo_comparator_free(s->comparator);    /* releases what is held */
     colo_link_flush(&s->out);
     colo_link_stop(&s->out);
-    timer_free(s->timer);
+    colo_deadline_end(&s->deadline);
     colo_frame_watch_end(&s->watch);
 }
 
@@ -504,8 +493,7 @@ static void compare_complete(UserCreatable *uc, Error **errp)
     }
     s->context = iothread_get_aio_context(s->thread);
     s->comparator = colo_comparator_new(&config, &compare_ops, s);
-    s->timer = aio_timer_new(s->context, QEMU_CLOCK_REALTIME, SCALE_NS, compare_timer, s);
-    s->timer_at = INT64_MAX;
+    colo_deadline_init(&s->deadline, aio_timer_new(s->context, QEMU_CLOCK_REALTIME, SCALE_NS, compare_timer, s));
     colo_frame_watch_init(&s->watch, s->context, s->comparator, &s->peer_timeout, compare_silent, s);
     s->running = true;
 

@@ -5,14 +5,14 @@
  *
  * Theory of operation
  *
- * migration/colo.c comes as a notifier when COLO begins, goes when it ends, and tells of each checkpoint in between; the notifier is
- * how it is asked for one.  Here its calls find their way to everything that compares.
+ * migration/colo.c comes as a notifier when COLO begins, goes when it ends, and tells of each checkpoint in between; the notifier
+ * is how it is asked for one.  Here its calls find their way to everything that compares.
  *
  * The frame waits for the secondary without an end.  What ends it is the watch: so many looks in vain, not the time, make a
  * secondary silent; when we have stood still ourselves, that is one.
  *
- * Locks: the users are the big lock's.  The list of notifiers has a lock of its own, for they are called from the threads that compare;
- * nothing is waited for while it is held.
+ * Locks: the users are the big lock's.  The list of notifiers has a lock of its own, for they are called from the threads that
+ * compare; nothing is waited for while it is held.
  */
 
 #include "qemu/osdep.h"

@@ -5,15 +5,16 @@
  *
  * Theory of operation
  *
- * The primary listens, the secondary connects, again and again until somebody is there; so either may be started first, and a new
- * secondary finds its primary.  Over the connection goes the core's session (net/colo/session.c); here its bytes are read and
- * written, and it is told the time.
+ * The primary listens, the secondary connects, again and again until somebody is there; so either may be started first, and a
+ * new secondary finds its primary.  Over the connection goes the core's session (net/colo/session.c); here its bytes are read
+ * and written, and it is told the time.
  *
- * Everything happens in the main loop.  A packet has to go there in any case, for that is where netdevs and network cards live; another
- * thread in between would cost each packet two more wake-ups, which take longer than all that is done to it.  One turn of the main
- * loop reads all that has come, and what it has brought to be sent is written with one call before the loop sleeps.
+ * Everything happens in the main loop.  A packet has to go there in any case, for that is where netdevs and network cards live;
+ * another thread in between would cost each answer two more wake-ups.  One turn of the main loop reads all that has come, and
+ * what it has brought to be sent is written with one call before the loop sleeps.
  *
- * One connection at a time.  Whoever else connects is turned away; a peer that has gone without a word is found out by its silence.
+ * One connection at a time.  Once it has said hello, whoever else connects is turned away; a peer that has gone without a word is
+ * found out by its silence.
  */
 
 #include "qemu/osdep.h"
@@ -21,7 +22,6 @@
 #include "net/colo-peer.h"
 #include "net/colo-turn.h"
 #include "qapi/error.h"
-#include "qapi/qapi-visit-sockets.h"
 #include "qemu/error-report.h"
 #include "qemu/iov.h"
 #include "trace.h"
@@ -33,7 +33,6 @@
 /* Connections that wait to be accepted: the secondary's must not have to wait because others knock, too. */
 #define BACKLOG 16
 
-static void peer_connect(ColoPeer *peer);
 static void attempt_cut(ColoPeerAttempt *attempt);
 
 static int64_t peer_now(void)
@@ -62,8 +61,7 @@ static void peer_disconnect(ColoPeer *peer)
 {
     watch_end(&peer->read_watch);
     watch_end(&peer->write_watch);
-    timer_del(peer->timer);
-    peer->timer_at = INT64_MAX;
+    colo_deadline_set(&peer->deadline, INT64_MAX);
     qio_channel_close(peer->channel, NULL);
     object_unref(OBJECT(peer->channel));
     peer->channel = NULL;
@@ -140,12 +138,7 @@ static void peer_flush(ColoPeer *peer)
 
 static void peer_set_timer(ColoPeer *peer)
 {
-    int64_t deadline = colo_session_deadline(peer->session);
-
-    if (deadline != peer->timer_at) {
-        peer->timer_at = deadline;
-        timer_mod_ns(peer->timer, deadline);
-    }
+    colo_deadline_set(&peer->deadline, colo_session_deadline(peer->session));
 }
 
 static void peer_turn_ends(void *opaque)
@@ -192,14 +185,13 @@ static gboolean peer_readable(QIOChannel *ioc, GIOCondition condition, void *opa
 }
 
 /*
- * Before the other node is given up for its silence, what lies in the socket is read: if we have stood still ourselves, that is where
- * its signs of life are.
+ * Before the other node is given up for its silence, what lies in the socket is read: if we have stood still ourselves, that is
+ * where its signs of life are.
  */
 static void peer_timer(void *opaque)
 {
     ColoPeer *peer = opaque;
 
-    peer->timer_at = INT64_MAX;
     if (!peer->session) {
         attempt_cut(peer->attempt);     /* the handshake takes too long */
         return;
@@ -266,14 +258,14 @@ static ColoPeerAttempt *attempt_new(ColoPeer *peer, QIOChannelSocket *socket)
     return attempt;
 }
 
-/* Returns whose it was, or NULL. */
+/* Returns whose it was; NULL: that has been closed. */
 static ColoPeer *attempt_end(ColoPeerAttempt *attempt)
 {
     ColoPeer *peer = attempt->peer;
 
     if (peer) {
         peer->attempt = NULL;
-        timer_del(peer->timer);
+        colo_deadline_set(&peer->deadline, INT64_MAX);
     }
     object_unref(OBJECT(attempt->socket));
     g_free(attempt);
@@ -307,18 +299,28 @@ static void peer_not_connected(ColoPeer *peer, Error *err)
     peer_try_again(peer);
 }
 
-static void peer_handshake_done(QIOTask *task, void *opaque)
+/* The attempt has come to the end of @task.  Returns whose it is, if that can go on with it; else all is done. */
+static ColoPeer *attempt_done(ColoPeerAttempt *attempt, QIOTask *task)
 {
-    ColoPeer *peer = attempt_end(opaque);
+    ColoPeer *peer = attempt_end(attempt);
     Error *err = NULL;
 
-    if (qio_task_propagate_error(task, &err)) {
-        if (peer) {
-            peer_not_connected(peer, err);
-        } else {
-            error_free(err);
-        }
-    } else if (peer) {
+    if (!qio_task_propagate_error(task, &err)) {
+        return peer;
+    }
+    if (peer) {
+        peer_not_connected(peer, err);
+    } else {
+        error_free(err);
+    }
+    return NULL;
+}
+
+static void peer_handshake_done(QIOTask *task, void *opaque)
+{
+    ColoPeer *peer = attempt_done(opaque, task);
+
+    if (peer) {
         peer_connected(peer, QIO_CHANNEL(qio_task_get_source(task)));
     }
 }
@@ -340,7 +342,7 @@ static void peer_begin(ColoPeer *peer, QIOChannelSocket *socket)
         peer_not_connected(peer, err);
         return;
     }
-    timer_mod_ns(peer->timer, peer_now() + peer->config.heartbeat_timeout);
+    colo_deadline_set(&peer->deadline, peer_now() + peer->config.heartbeat_timeout);
     qio_channel_tls_handshake(tls, peer_handshake_done, attempt_new(peer, socket), NULL, NULL);
     object_unref(OBJECT(tls));          /* the handshake has a reference of its own */
 }
@@ -356,7 +358,7 @@ static void peer_accept(QIONetListener *listener, QIOChannelSocket *socket, void
         attempt_cut(peer->attempt);
         peer->attempt->peer = NULL;
         peer->attempt = NULL;
-        timer_del(peer->timer);
+        colo_deadline_set(&peer->deadline, INT64_MAX);
     } else if (peer->channel && !peer->greeted) {
         peer_disconnect(peer);
     }
@@ -374,18 +376,10 @@ static void peer_accept(QIONetListener *listener, QIOChannelSocket *socket, void
 
 static void peer_connect_done(QIOTask *task, void *opaque)
 {
-    QIOChannelSocket *socket = QIO_CHANNEL_SOCKET(qio_task_get_source(task));
-    ColoPeer *peer = attempt_end(opaque);
-    Error *err = NULL;
+    ColoPeer *peer = attempt_done(opaque, task);
 
-    if (qio_task_propagate_error(task, &err)) {
-        if (peer) {
-            peer_not_connected(peer, err);
-        } else {
-            error_free(err);
-        }
-    } else if (peer) {
-        peer_begin(peer, socket);
+    if (peer) {
+        peer_begin(peer, QIO_CHANNEL_SOCKET(qio_task_get_source(task)));
     }
 }
 
@@ -438,7 +432,6 @@ bool colo_peer_open(ColoPeer *peer, const char *name, SocketAddress *address, co
     peer->reconnect = reconnect;
     peer->ops = ops;
     peer->opaque = opaque;
-    peer->timer_at = INT64_MAX;
     if (tls_creds && !peer_set_tls(peer, tls_creds, errp)) {
         return false;
     }
@@ -455,7 +448,7 @@ bool colo_peer_open(ColoPeer *peer, const char *name, SocketAddress *address, co
         qio_net_listener_set_client_func(peer->listener, peer_accept, peer, NULL);
     }
     peer->buffer = g_malloc(READ_SIZE);
-    peer->timer = timer_new_ns(QEMU_CLOCK_REALTIME, peer_timer, peer);
+    colo_deadline_init(&peer->deadline, timer_new_ns(QEMU_CLOCK_REALTIME, peer_timer, peer));
     peer->again = timer_new_ms(QEMU_CLOCK_REALTIME, peer_connect_again, peer);
     peer->turn = colo_turn_new(NULL, peer_turn_ends, peer);
     if (config->side == COLO_SECONDARY) {
@@ -484,7 +477,7 @@ void colo_peer_close(ColoPeer *peer, const char *why)
         write_last(peer);
         peer_disconnect(peer);
     }
-    timer_free(peer->timer);
+    colo_deadline_end(&peer->deadline);
     timer_free(peer->again);
     colo_turn_free(peer->turn);
     peer->turn = NULL;

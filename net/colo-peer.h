@@ -10,9 +10,9 @@
 #include "crypto/tlscreds.h"
 #include "io/channel-socket.h"
 #include "io/net-listener.h"
+#include "net/colo-turn.h"
 #include "net/colo/session.h"
 #include "qapi/qapi-types-colo-proxy.h"
-#include "qemu/timer.h"
 
 typedef struct ColoPeerAttempt ColoPeerAttempt;
 
@@ -33,7 +33,6 @@ typedef struct ColoPeer {
     const char *name;           /* "colo-proxy 'f0'", for messages */
     SocketAddress *address;
     ColoSessionConfig config;
-    ColoSessionOps session_ops;
     QCryptoTLSCreds *tls_creds; /* NULL: without TLS */
     const char *tls_hostname;   /* whose certificate the secondary wants to see */
     uint32_t reconnect;         /* s between two attempts to connect */
@@ -50,14 +49,14 @@ typedef struct ColoPeer {
     bool greeted;               /* the other node has said hello, and ready() was called */
     guint read_watch;
     guint write_watch;          /* while the socket takes no more; 0: it does */
-    QEMUTimer *timer;           /* the session's, and before it the handshake's */
-    int64_t timer_at;
+    ColoDeadline deadline;      /* the session's, and before it the handshake's */
     GSource *turn;
     uint8_t *buffer;
 } ColoPeer;
 
 /*
- * Listens at @address (as the primary), or begins to connect to it.  @name, @address and @ops stay the caller's and must live as long.
+ * Listens at @address (as the primary), or begins to connect to it.  @name, @address and @ops stay the caller's and must live as
+ * long.
  *
  * @tls_creds: the id of the TLS credentials to be used; NULL: none.
  * Returns: false with an error that says why not; nothing is left behind then.

@@ -8,12 +8,14 @@
  * A filter in the netdev's chain, and one connection to the other node (net/colo-peer.c).  The decisions are the core's.
  *
  * The primary.  What the netdev receives is the guest's input: it goes on, and a copy of it to the secondary.  What the guest
- * sends is shown to the comparator there and then, and goes on if it may; if not, the comparator has it, and releases it when the
- * secondary's output has come or a checkpoint has been made.  A secondary that does not keep up with the input misses some, as from a lossy network.
+ * sends is shown to the comparator there and then, and goes on if it may; if not, the comparator has it, and releases it when
+ * the secondary's output has come or a checkpoint has been made.  A secondary that does not keep up with the input misses some,
+ * as from a lossy network.
  *
- * The secondary.  Its guest gets what the primary has got, and what it sends goes to the primary, both by way of the rewriter.  Its own
- * netdev is not listened to, and sends nothing.  What comes while the guest stands still (a checkpoint is being loaded) waits, as does
- * what the guest sends while the primary does not take it; at a failover the latter goes to the client, who has not had it.
+ * The secondary.  Its guest gets what the primary has got, and what it sends goes to the primary, both by way of the rewriter.
+ * Its own netdev is not listened to, and sends nothing.  What comes while the guest stands still (a checkpoint is being loaded)
+ * waits, as does what the guest sends while the primary does not take it; at a failover the latter goes to the client, who has
+ * not had it.
  *
  * Everything is done in the main loop or by whoever holds the big lock, and never waits.  What one turn has brought is settled
  * at its end: the comparator cuts, the timer is set, the connection is written to.
@@ -33,7 +35,6 @@
 #include "qapi/error.h"
 #include "qapi/qapi-events-colo-proxy.h"
 #include "qapi/qapi-types-qom.h"
-#include "qapi/qapi-visit-sockets.h"
 #include "qapi/visitor.h"
 #include "qemu/error-report.h"
 #include "qemu/iov.h"
@@ -51,8 +52,8 @@ OBJECT_DECLARE_SIMPLE_TYPE(ColoProxy, COLO_PROXY)
 #define WAITING_MAX (64 * 1024 * 1024)
 
 /*
- * Packets that are injected into the guest in one turn of the main loop.  Between two turns it gets to empty the ring of its network
- * card, which may hold no more than a few hundred.
+ * Packets that are injected into the guest in one turn of the main loop.  Between two turns it gets to empty the ring of its
+ * network card, which may hold no more than a few hundred.
  */
 #define INJECT_MAX 64
 
@@ -66,8 +67,8 @@ OBJECT_DECLARE_SIMPLE_TYPE(ColoProxy, COLO_PROXY)
 #define FRAME_TIMEOUT_MS 3000
 
 /*
- * Output that waits for a frame which waits for the secondary, bytes.  The comparator asks for a checkpoint long before; a guest that goes on
- * sending nevertheless would fill the host's memory, so COLO ends then.
+ * Output that waits for a frame which waits for the secondary, bytes.  The comparator asks for a checkpoint long before; a guest
+ * that goes on sending nevertheless would fill the host's memory, so COLO ends then.
  */
 #define HELD_MAX (1024 * 1024 * 1024ULL)
 
@@ -105,8 +106,7 @@ struct ColoProxy {
     bool was_there;                     /* the frame, when it was heard of last */
     ColoFrameWatch watch;
     uint64_t frame_timeout;             /* ms */
-    QEMUTimer *timer;
-    int64_t timer_at;                   /* ns; INT64_MAX: not set */
+    ColoDeadline deadline;
     uint64_t partner;                   /* the secondary's instance, of the last that connected */
     uint64_t spent;                     /* that of the one whose COLO has ended: it is no copy any more */
     bool spent_set;
@@ -144,6 +144,15 @@ static const uint8_t *proxy_flatten(ColoProxy *s, const struct iovec *iov, int i
     return s->flat;
 }
 
+static void proxy_pass_to_client(const uint8_t *frame, uint32_t size, uint32_t vnet_len, void *opaque)
+{
+    NetFilterState *nf = NETFILTER(opaque);
+
+    if (nf->netdev->peer) {
+        colo_host_pass(nf, true, nf->netdev->peer, frame, size, vnet_len);
+    }
+}
+
 /* Sends a packet to the other node, or counts it as discarded. */
 static void proxy_send(ColoProxy *s, const struct iovec *iov, int iovcnt, size_t size, uint32_t vnet_len)
 {
@@ -172,8 +181,6 @@ static void primary_lost(ColoProxy *s, ColoPeerLostReason reason)
 
 static void primary_turn_ends(ColoProxy *s)
 {
-    int64_t deadline;
-
     colo_comparator_flush(s->comparator);
     if (colo_comparator_stats(s->comparator)->held_bytes[COLO_PRIMARY] > HELD_MAX && !s->lost) {
         primary_lost(s, COLO_PEER_LOST_REASON_SILENT);
@@ -183,32 +190,14 @@ static void primary_turn_ends(ColoProxy *s)
         colo_peer_took(&s->peer, s->untaken);
         s->untaken = 0;
     }
-    deadline = colo_comparator_deadline(s->comparator);
-    if (deadline != s->timer_at) {
-        s->timer_at = deadline;
-        if (deadline == INT64_MAX) {
-            timer_del(s->timer);
-        } else {
-            timer_mod_ns(s->timer, deadline);
-        }
-    }
+    colo_deadline_set(&s->deadline, colo_comparator_deadline(s->comparator));
 }
 
 static void primary_timer(void *opaque)
 {
     ColoProxy *s = opaque;
 
-    s->timer_at = INT64_MAX;
     colo_comparator_tick(s->comparator, proxy_now(s));
-}
-
-static void primary_release(const uint8_t *frame, uint32_t size, uint32_t vnet_len, void *opaque)
-{
-    NetFilterState *nf = NETFILTER(opaque);
-
-    if (nf->netdev->peer) {
-        colo_host_pass(nf, true, nf->netdev->peer, frame, size, vnet_len);
-    }
 }
 
 static void primary_diverged(ColoReason reason, const ColoFlowKey *flow, void *opaque)
@@ -220,7 +209,7 @@ static void primary_diverged(ColoReason reason, const ColoFlowKey *flow, void *o
 }
 
 static const ColoComparatorOps primary_comparator_ops = {
-    .release = primary_release,
+    .release = proxy_pass_to_client,
     .diverged = primary_diverged,
 };
 
@@ -333,8 +322,7 @@ static bool primary_setup(ColoProxy *s, Error **errp)
         return false;
     }
     s->comparator = colo_comparator_new(&config, &primary_comparator_ops, s);
-    s->timer = timer_new_ns(QEMU_CLOCK_REALTIME, primary_timer, s);
-    s->timer_at = INT64_MAX;
+    colo_deadline_init(&s->deadline, timer_new_ns(QEMU_CLOCK_REALTIME, primary_timer, s));
     s->frame_timeout = MAX(FRAME_TIMEOUT_MS, s->heartbeat_timeout);
     colo_frame_watch_init(&s->watch, iohandler_get_aio_context(), s->comparator, &s->frame_timeout, primary_silent, s);
     colo_frame_add_user(&s->frame_user, &primary_frame_ops);
@@ -346,7 +334,7 @@ static void primary_cleanup(ColoProxy *s)
 {
     colo_frame_remove_user(&s->frame_user);
     colo_frame_watch_end(&s->watch);
-    timer_free(s->timer);
+    colo_deadline_end(&s->deadline);
     colo_comparator_free(s->comparator);        /* releases what is held */
 }
 
@@ -372,7 +360,7 @@ static void secondary_pass_ready(ColoProxy *s)
     }
 }
 
-/* What the rewriter makes of a packet; @frame is written to only if it is s->flat. */
+/* What the rewriter makes of a packet; if that is another one, @frame points to it, in s->flat. */
 static ColoRewriteKind secondary_rewrite(ColoProxy *s, ColoDirection direction, const uint8_t **frame, uint32_t size,
                                          uint32_t vnet_len)
 {
@@ -444,11 +432,6 @@ static void secondary_inject_bh(void *opaque)
 
 /* The secondary: out */
 
-static void secondary_forget_output(ColoProxy *s)
-{
-    colo_outbox_clear(&s->waiting_out);
-}
-
 static void secondary_say_epoch(ColoProxy *s)
 {
     if (colo_peer_is_ready(&s->peer)) {
@@ -514,15 +497,6 @@ static ssize_t secondary_receive(ColoProxy *s, NetClientState *sender, bool from
     return 0;
 }
 
-static void secondary_pass_to_client(const uint8_t *frame, uint32_t size, uint32_t vnet_len, void *opaque)
-{
-    NetFilterState *nf = NETFILTER(opaque);
-
-    if (nf->netdev->peer) {
-        colo_host_pass(nf, true, nf->netdev->peer, frame, size, vnet_len);
-    }
-}
-
 /* The secondary: the frame and the guest */
 
 /* The guest resumes: from a checkpoint, or at the beginning of COLO, or because somebody had stopped it. */
@@ -536,7 +510,7 @@ static void secondary_vm_state(void *opaque, bool running, RunState state)
     if (s->rolled_back) {
         s->rolled_back = false;
         s->epoch++;
-        secondary_forget_output(s);     /* what has not been sent yet is from a guest that is no more */
+        colo_outbox_clear(&s->waiting_out);     /* from a guest that is no more */
         secondary_say_epoch(s);
     }
     qemu_bh_schedule(s->inject_bh);
@@ -547,7 +521,7 @@ static void secondary_fail_over(ColoProxy *s)
     s->failed_over = true;
     colo_peer_close(&s->peer, "failover: this node serves alone from now on");
     colo_outbox_clear(&s->waiting_in);
-    colo_outbox_empty(&s->waiting_out, secondary_pass_to_client, s);
+    colo_outbox_empty(&s->waiting_out, proxy_pass_to_client, s);
     colo_rewriter_failover(s->rewriter);
     qemu_bh_schedule(s->inject_bh);
 }

@@ -3,8 +3,8 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * A source that is never ready: before each sleep GLib asks it whether it is, and that is when it does its work.  No further turn
- * is needed for that, as it would be for a bottom half.
+ * A source that is never ready: before each sleep GLib asks it whether it is, and that is when it does its work.  No further
+ * turn is needed for that, as it would be for a bottom half.
  */
 
 #include "qemu/osdep.h"
@@ -61,4 +61,29 @@ void colo_turn_wanted(GMainContext *context)
     if (!g_main_context_is_owner(context ?: g_main_context_default())) {
         g_main_context_wakeup(context);     /* a vCPU: the main loop may be asleep */
     }
+}
+
+void colo_deadline_init(ColoDeadline *deadline, QEMUTimer *timer)
+{
+    deadline->timer = timer;
+    deadline->at = INT64_MAX;
+}
+
+void colo_deadline_set(ColoDeadline *deadline, int64_t at)
+{
+    if (at == deadline->at && (at == INT64_MAX || timer_pending(deadline->timer))) {
+        return;
+    }
+    deadline->at = at;
+    if (at == INT64_MAX) {
+        timer_del(deadline->timer);
+    } else {
+        timer_mod_ns(deadline->timer, at);
+    }
+}
+
+void colo_deadline_end(ColoDeadline *deadline)
+{
+    timer_free(deadline->timer);
+    deadline->timer = NULL;
 }

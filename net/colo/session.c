@@ -5,9 +5,9 @@
  *
  * Theory of operation
  *
- * A stream of records each way, over one connection: a length, a type, a body (docs/protocol.rst).  Both ends begin with a hello, without
- * waiting for the other's; once it has come and is agreeable, the session is ready.  Anything else that comes, or that comes too early, or
- * that is too long, ends the session: the peer is told why in one line, and so is whoever runs this end.
+ * A stream of records each way, over one connection: a length, a type, a body (docs/protocol.rst).  Both ends begin with a
+ * hello, without waiting for the other's; once it has come and is agreeable, the session is ready.  Anything else that comes, or
+ * that comes too early, or that is too long, ends the session: the peer is told why in one line, and so is whoever runs this end.
  *
  * Flow control.  A connection that nobody reads stops the heartbeats, too, so it is always read; what keeps the other end from sending more
  * than can be dealt with is credit.  Each side tells how many bytes of packets may have been sent since the beginning; a
