@@ -95,6 +95,24 @@ void colo_host_filter_class_init(ObjectClass *oc)
     ucc->complete = filter_complete;
 }
 
+bool colo_host_comes_before(NetFilterState *nf, NetFilterState *other)
+{
+    NetFilterState *each;
+
+    if (!g_str_has_prefix(nf->position, "id=")) {
+        return !strcmp(nf->position, "head");
+    }
+    /* The first of the two that the chain has. */
+    QTAILQ_FOREACH(each, &nf->netdev->filters, next) {
+        bool named = !strcmp(object_get_canonical_path_component(OBJECT(each)), nf->position + 3);
+
+        if (named || each == other) {
+            return named && (each != other || nf->insert_before_flag);
+        }
+    }
+    return false;
+}
+
 uint32_t colo_host_vnet_len(NetFilterState *nf, bool vnet_hdr_support, unsigned flags)
 {
     if (!vnet_hdr_support && nf->netdev->vnet_hdr_len && get_colo_mode() != COLO_MODE_NONE) {

@@ -28,6 +28,7 @@
 #include "net/colo-peer.h"
 #include "net/colo-report.h"
 #include "net/colo-turn.h"
+#include "net/colo-vmstate.h"
 #include "net/colo/comparator.h"
 #include "net/colo/outbox.h"
 #include "net/colo/rewriter.h"
@@ -116,6 +117,7 @@ struct ColoProxy {
 
     /* The secondary's. */
     ColoRewriter *rewriter;
+    ColoRewriterVMState vmstate;
     ColoOutbox waiting_in;              /* for the guest to run, or to have taken others */
     ColoOutbox waiting_out;             /* for the primary to take it */
     uint32_t injected;                  /* packets, in this turn */
@@ -534,6 +536,7 @@ static bool secondary_setup(ColoProxy *s, Error **errp)
         return false;
     }
     s->rewriter = colo_rewriter_new(secret);
+    colo_vmstate_begin(&s->vmstate, NETFILTER(s)->netdev_id, s->rewriter);
     s->waiting_in.vnet = s->waiting_out.vnet = true;
     s->inject_bh = qemu_bh_new(secondary_inject_bh, s);
     s->vm_state = qemu_add_vm_change_state_handler(secondary_vm_state, s);
@@ -543,6 +546,7 @@ static bool secondary_setup(ColoProxy *s, Error **errp)
 static void secondary_cleanup(ColoProxy *s)
 {
     qemu_del_vm_change_state_handler(s->vm_state);
+    colo_vmstate_end(&s->vmstate);
     colo_rewriter_failover(s->rewriter);
     secondary_pass_ready(s);
     colo_rewriter_free(s->rewriter);
@@ -676,7 +680,7 @@ static void proxy_handle_event(NetFilterState *nf, int event, Error **errp)
     trace_colo_rewriter_event(event, colo_rewriter_flows(s->rewriter));
     if (event == COLO_EVENT_CHECKPOINT) {
         s->rolled_back = true;
-        colo_rewriter_checkpoint(s->rewriter);
+        colo_rewriter_checkpoint(s->rewriter, proxy_now(s));
     } else if (event == COLO_EVENT_FAILOVER) {
         secondary_fail_over(s);
     }
@@ -691,9 +695,36 @@ static bool proxy_check_number(ColoProxy *s, const char *property, uint32_t valu
     return true;
 }
 
-static bool proxy_check(ColoProxy *s, Error **errp)
+/*
+ * One on each netdev; but a survivor that is to be protected needs the one that has failed over as well, for its clients'
+ * connections, and next to the guest: a new secondary gets what the clients send, and maps it for itself.
+ */
+static bool proxy_check_others(ColoProxy *s, Error **errp)
 {
     NetFilterState *nf = NETFILTER(s), *other;
+
+    QTAILQ_FOREACH(other, &nf->netdev->filters, next) {
+        const char *id = object_get_canonical_path_component(OBJECT(other));
+
+        if (!object_dynamic_cast(OBJECT(other), TYPE_COLO_PROXY)) {
+            continue;
+        }
+        if (s->mode != COLO_PROXY_MODE_PRIMARY || !COLO_PROXY(other)->failed_over) {
+            error_setg(errp, "%s: netdev '%s' has a colo-proxy already, '%s'; remove that first", s->name, nf->netdev_id, id);
+            return false;
+        }
+        if (!colo_host_comes_before(nf, other)) {
+            error_setg(errp, "%s: '%s' still serves the connections of a primary that is gone; this one must come before it: "
+                       "insert=before,position=id=%s", s->name, id, id);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool proxy_check(ColoProxy *s, Error **errp)
+{
+    NetFilterState *nf = NETFILTER(s);
 
     if (nf->direction != NET_FILTER_DIRECTION_ALL) {
         error_setg(errp, "%s: property 'queue' must be all", s->name);
@@ -719,14 +750,7 @@ static bool proxy_check(ColoProxy *s, Error **errp)
                    PRIu32, s->name, s->heartbeat_timeout, s->heartbeat);
         return false;
     }
-    QTAILQ_FOREACH(other, &nf->netdev->filters, next) {
-        if (object_dynamic_cast(OBJECT(other), TYPE_COLO_PROXY)) {
-            error_setg(errp, "%s: netdev '%s' has a colo-proxy already, '%s'; remove that first", s->name, nf->netdev_id,
-                       object_get_canonical_path_component(OBJECT(other)));
-            return false;
-        }
-    }
-    return true;
+    return proxy_check_others(s, errp);
 }
 
 static SocketAddress *proxy_parse_address(ColoProxy *s, Error **errp)

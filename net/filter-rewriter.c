@@ -11,6 +11,7 @@
 #include "crypto/random.h"
 #include "net/colo-host.h"
 #include "net/colo-report.h"
+#include "net/colo-vmstate.h"
 #include "net/colo/rewriter.h"
 #include "net/filter.h"
 #include "qapi/error.h"
@@ -27,6 +28,7 @@ struct FilterRewriter {
     NetFilterState parent_obj;
     bool vnet_hdr;
     ColoRewriter *rewriter;
+    ColoRewriterVMState vmstate;
     QEMUBH *bh;                 /* for packets that need wait no longer */
     ColoCount in[2];            /* by ColoDirection */
     ColoCount rewritten[2];
@@ -106,7 +108,7 @@ static void rewriter_handle_event(NetFilterState *nf, int event, Error **errp)
 
     trace_colo_rewriter_event(event, colo_rewriter_flows(s->rewriter));
     if (event == COLO_EVENT_CHECKPOINT) {
-        colo_rewriter_checkpoint(s->rewriter);
+        colo_rewriter_checkpoint(s->rewriter, qemu_clock_get_ns(QEMU_CLOCK_REALTIME));
     } else if (event == COLO_EVENT_FAILOVER) {
         colo_rewriter_failover(s->rewriter);
     }
@@ -122,6 +124,7 @@ static void rewriter_setup(NetFilterState *nf, Error **errp)
         return;
     }
     s->rewriter = colo_rewriter_new(secret);
+    colo_vmstate_begin(&s->vmstate, nf->netdev_id, s->rewriter);
     s->bh = qemu_bh_new(rewriter_bh, s);
 }
 
@@ -130,6 +133,7 @@ static void rewriter_cleanup(NetFilterState *nf)
     FilterRewriter *s = FILTER_REWRITER(nf);
 
     if (s->rewriter) {
+        colo_vmstate_end(&s->vmstate);
         colo_rewriter_failover(s->rewriter);
         rewriter_pass_ready(s);
         colo_rewriter_free(s->rewriter);

@@ -37,6 +37,9 @@ void colo_host_end_wait(void);
 /* Makes a class of filters refuse what is wrong with `netdev` and `position` in words that name the object. */
 void colo_host_filter_class_init(ObjectClass *oc);
 
+/* Whether @nf, which is being added to the netdev of @other, will come before it. */
+bool colo_host_comes_before(NetFilterState *nf, NetFilterState *other);
+
 /* Length of the virtio-net header of a packet that passes @nf with @flags. */
 uint32_t colo_host_vnet_len(NetFilterState *nf, bool vnet_hdr_support, unsigned flags);
 

@@ -297,15 +297,22 @@ ColoFlowTable *colo_flow_table_new(size_t flow_size, const uint8_t secret[16], i
     return table;
 }
 
-void colo_flow_table_clear(ColoFlowTable *table)
+void colo_flow_table_visit(const ColoFlowTable *table, ColoFlowVisit *visit, void *opaque)
 {
     for (int closing = 0; closing < 2; closing++) {
-        AgeList *list = &table->ages[closing];
-
-        for (uint32_t index = list->oldest; index && table->gone; index = flow_at(table, index)->newer) {
-            table->gone(flow_at(table, index), table->opaque);
+        for (uint32_t index = table->ages[closing].oldest; index; index = flow_at(table, index)->newer) {
+            visit(flow_at(table, index), opaque);
         }
-        list->oldest = list->newest = 0;
+    }
+}
+
+void colo_flow_table_clear(ColoFlowTable *table)
+{
+    if (table->gone) {
+        colo_flow_table_visit(table, table->gone, table->opaque);
+    }
+    for (int closing = 0; closing < 2; closing++) {
+        table->ages[closing].oldest = table->ages[closing].newest = 0;
     }
     g_ptr_array_set_size(table->chunks, 0);
     table->count = table->used = table->unused = 0;

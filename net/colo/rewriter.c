@@ -36,6 +36,10 @@
  * After a failover the client goes on with the primary's numbers, so mapped connections stay mapped until they end; a closed one is
  * kept as long as its last segments may be repeated.
  *
+ * The survivor may be given a secondary of its own.  That is a copy of a guest whose connections are mapped, and has to map them
+ * just so.  The survivor's rewriter therefore saves them with each checkpoint, and they are what the secondary's table
+ * holds after it, instead of nothing.
+ *
  * States:
  *     made, waiting for the guest's SYN or SYN-ACK (secondary_isn_set is off); acknowledgements wait
  *     waiting for the client's acknowledgement (mapped is off)
@@ -86,7 +90,15 @@ struct ColoRewriter {
     ColoQueue waiting;      /* to the guest, for its SYN-ACK */
     uint32_t waiting_count;
     ColoQueue ready;        /* those that need wait no longer */
+    GByteArray *loaded;     /* as saved; for the next checkpoint; NULL: nothing */
 };
+
+/* A connection as it is saved: its key, the four numbers, big-endian, and a byte of flags. */
+#define SAVED_SIZE (sizeof(ColoFlowKey) + 4 * 4 + 1)
+#define SAVED_MAPPED 1
+#define SAVED_TIME_SET 2
+#define SAVED_GUEST_FIN 4
+#define SAVED_PEER_FIN 8
 
 /* Whether the flow's state has anything to map.  Before a failover, one without the guest's number may get it yet. */
 static bool is_needed(const RewriteFlow *flow)
@@ -125,6 +137,14 @@ ColoRewriter *colo_rewriter_new(const uint8_t secret[16])
     return r;
 }
 
+static void forget_loaded(ColoRewriter *r)
+{
+    if (r->loaded) {
+        g_byte_array_unref(r->loaded);
+        r->loaded = NULL;
+    }
+}
+
 void colo_rewriter_free(ColoRewriter *r)
 {
     if (r) {
@@ -134,6 +154,7 @@ void colo_rewriter_free(ColoRewriter *r)
         while ((p = colo_rewriter_ready(r))) {
             colo_packet_free(p);
         }
+        forget_loaded(r);
         g_free(r);
     }
 }
@@ -399,11 +420,93 @@ bool colo_rewriter_has_ready(const ColoRewriter *r)
     return r->ready.head;
 }
 
-void colo_rewriter_checkpoint(ColoRewriter *r)
+/* Saving and loading */
+
+bool colo_rewriter_must_be_saved(const ColoRewriter *r)
 {
-    if (!r->failed_over) {
-        colo_flow_table_clear(r->flows);
+    return r->failed_over && r->needed;
+}
+
+static void save_flow(ColoFlow *visited, void *opaque)
+{
+    const RewriteFlow *flow = (const RewriteFlow *)visited;
+    GByteArray *out = opaque;
+    ColoFlowKey key = flow->flow.key;
+    uint8_t numbers[4 * 4];
+    uint8_t flags = (flow->mapped ? SAVED_MAPPED : 0) | (flow->secondary_time_set ? SAVED_TIME_SET : 0) |
+                    (flow->guest_fin ? SAVED_GUEST_FIN : 0) | (flow->peer_fin ? SAVED_PEER_FIN : 0);
+
+    if (!is_needed(flow)) {
+        return;
     }
+    key.guest_port = GUINT16_TO_BE(key.guest_port);
+    key.peer_port = GUINT16_TO_BE(key.peer_port);
+    key.tag = GUINT16_TO_BE(key.tag);
+    colo_put_be32(numbers, flow->secondary_isn);
+    colo_put_be32(numbers + 4, flow->offset);
+    colo_put_be32(numbers + 8, flow->secondary_time);
+    colo_put_be32(numbers + 12, flow->time_offset);
+    g_byte_array_append(out, (const uint8_t *)&key, sizeof(key));
+    g_byte_array_append(out, numbers, sizeof(numbers));
+    g_byte_array_append(out, &flags, 1);
+}
+
+GByteArray *colo_rewriter_save(const ColoRewriter *r)
+{
+    GByteArray *out = g_byte_array_new();
+
+    colo_flow_table_visit(r->flows, save_flow, out);
+    return out;
+}
+
+static void load_flow(ColoRewriter *r, const uint8_t *saved, int64_t now)
+{
+    const uint8_t *numbers = saved + sizeof(ColoFlowKey);
+    uint8_t flags = numbers[4 * 4];
+    ColoFlowKey key;
+    RewriteFlow *flow;
+
+    memcpy(&key, saved, sizeof(key));
+    key.guest_port = GUINT16_FROM_BE(key.guest_port);
+    key.peer_port = GUINT16_FROM_BE(key.peer_port);
+    key.tag = GUINT16_FROM_BE(key.tag);
+    flow = (RewriteFlow *)colo_flow_get(r->flows, &key, now);
+    r->needed -= is_needed(flow);       /* named twice: the later counts */
+    flow->secondary_isn = colo_get_be32(numbers);
+    flow->secondary_isn_set = true;
+    flow->offset = colo_get_be32(numbers + 4);
+    flow->secondary_time = colo_get_be32(numbers + 8);
+    flow->time_offset = colo_get_be32(numbers + 12);
+    flow->mapped = flags & SAVED_MAPPED;
+    flow->secondary_time_set = flags & SAVED_TIME_SET;
+    flow->guest_fin = flags & SAVED_GUEST_FIN;
+    flow->peer_fin = flags & SAVED_PEER_FIN;
+    r->needed += is_needed(flow);
+    if (flow->guest_fin && flow->peer_fin) {
+        colo_flow_close(r->flows, &flow->flow);
+    }
+}
+
+bool colo_rewriter_load(ColoRewriter *r, const uint8_t *bytes, size_t size)
+{
+    if (size % SAVED_SIZE) {
+        return false;
+    }
+    forget_loaded(r);
+    r->loaded = g_byte_array_append(g_byte_array_new(), bytes, (guint)size);
+    return true;
+}
+
+void colo_rewriter_checkpoint(ColoRewriter *r, int64_t now)
+{
+    if (r->failed_over) {
+        return;
+    }
+    colo_flow_table_clear(r->flows);
+    for (guint at = 0; r->loaded && at < r->loaded->len; at += SAVED_SIZE) {
+        load_flow(r, r->loaded->data + at, now);
+    }
+    forget_loaded(r);
 }
 
 void colo_rewriter_failover(ColoRewriter *r)

@@ -249,10 +249,15 @@ def fuzzing(tally: Tally, _: argparse.Namespace) -> None:
             tally.ok(outcome.text())
 
 
+def _emulator(arguments: argparse.Namespace) -> Path:
+    """QEMU with the objects in it, as it was asked for."""
+    return build.build_qemu(arguments.series, sanitize=arguments.sanitize)
+
+
 def pair(tally: Tally, arguments: argparse.Namespace) -> None:
     """two real guests under COLO, and a client"""
     need(PAIR_PACKAGES)
-    os.environ.setdefault("COLO_QEMU", str(build.build_qemu(arguments.series)))
+    os.environ.setdefault("COLO_QEMU", str(_emulator(arguments)))
     guest.build()
     _run_unittests(tally, ROOT / "tests/pair", arguments.pattern, timed=True)
 
@@ -260,7 +265,7 @@ def pair(tally: Tally, arguments: argparse.Namespace) -> None:
 def proxy(tally: Tally, arguments: argparse.Namespace) -> None:
     """the same with one colo-proxy on each side in place of the four objects"""
     need(PAIR_PACKAGES)
-    os.environ.setdefault("COLO_QEMU", str(build.build_qemu(arguments.series)))
+    os.environ.setdefault("COLO_QEMU", str(_emulator(arguments)))
     guest.build()
     os.environ["COLO_USAGE"] = "proxy"
     try:
@@ -273,7 +278,7 @@ def proxy(tally: Tally, arguments: argparse.Namespace) -> None:
 
 def qtest(tally: Tally, arguments: argparse.Namespace) -> None:
     """the objects inside QEMU, without a guest: QEMU's own tests, then ours"""
-    emulator = build.build_qemu(arguments.series)
+    emulator = _emulator(arguments)
     ours = sorted(path.stem for path in (ROOT / "tests/qtest").glob("colo-*-test.c"))
     for name in (*HOST_QTESTS, *ours):
         _run_qtest(tally, emulator, name, arguments.pattern)
@@ -339,6 +344,8 @@ def parse_arguments() -> argparse.Namespace:
                         help="run this suite only (may be repeated)")
     parser.add_argument("--pattern", metavar="REGEX",
                         help="of the scripts, replay, qtest, pair and proxy suites, run only tests whose name fits")
+    parser.add_argument("--sanitize", action="store_true",
+                        help="let the qtest, pair and proxy suites use a QEMU built with the sanitizers")
     parser.add_argument("--series", default="7.2", help="the series of QEMU (default: %(default)s)")
     return parser.parse_args()
 

@@ -48,7 +48,7 @@ DEVICES = tuple(guest.NIC_MODULES)
 USAGES = ("current", "2016", "none", "twin", "proxy")
 
 # Both hosts of the documentation are this one.
-PRIMARY_HOST, SECONDARY_HOST = "127.0.0.1", "127.0.0.2"
+HOSTS = ("127.0.0.1", "127.0.0.2")
 MIRROR_PORT, COMPARE_PORT, MIGRATION_PORT = 9003, 9004, 9998
 LOCAL_PORTS = (9001, 9005)      # between the primary's own objects: to colo-compare, and from it
 
@@ -59,7 +59,7 @@ TRACE_EVENTS = ("colo_vm_state_change", "colo_send_message", "colo_receive_messa
 # What the documentation removes on the survivor: objects before the failover,
 # objects after it, and chardevs.
 REMOVED = {
-    "primary": (("comp0", "iothread1", "m0", "redire0", "redire1", "f0"), (), ()),
+    "primary": (("comp0", "iothread1", "m0", "redire0", "redire1"), (), ()),
     "secondary": ((), ("f2", "f1"), ("red1", "red0")),
 }
 
@@ -203,6 +203,14 @@ class Options:
         return ",vnet_hdr_support=on" if self.device.startswith("virtio") else ""
 
 
+@dataclass(frozen=True)
+class Node:
+    """What stands for a host; after a failover the primary is on the other one."""
+
+    address: str
+    tap: str
+
+
 class Pair:
     """A primary and a secondary; see the top of this file."""
 
@@ -214,7 +222,9 @@ class Pair:
         self.directory = _new_directory()
         self.primary: Qemu | None = None
         self.secondary: Qemu | None = None
-        self.gone: list[Qemu] = []      # secondaries that others have taken the place of
+        self.gone: list[Qemu] = []      # those that others have taken the place of
+        self.generation = 0             # how often the roles have changed
+        self.nodes = {role: Node(host, network.taps[role]) for role, host in zip(ROLES, HOSTS)}
         if not self.emulator.exists():
             raise Failure(f"there is no {self.emulator}; run scripts/build-qemu")
 
@@ -264,7 +274,7 @@ class Pair:
                         max_bandwidth=1 << 30)
         monitor.command("migrate-set-capabilities",
                         capabilities=[{"capability": "x-colo", "state": True}])
-        monitor.command("migrate", uri=f"tcp:{SECONDARY_HOST}:{MIGRATION_PORT}")
+        monitor.command("migrate", uri=f"tcp:{self.nodes['secondary'].address}:{MIGRATION_PORT}")
 
         def migrated() -> bool:
             for qemu in self.processes():
@@ -298,6 +308,28 @@ class Pair:
         self.start_colo()
         return time.monotonic() - began
 
+    def change_roles(self) -> float:
+        """The secondary has taken over: as the primary it is given a secondary, on the dead one's host; the seconds it took."""
+        began = time.monotonic()
+        monitor = self.secondary.monitor
+        self.primary.close()
+        self.gone.append(self.primary)
+        self.primary, self.secondary = self.secondary, None
+        self.primary.role = "primary"
+        self.nodes = dict(zip(ROLES, reversed(self.nodes.values())))
+        # What the clients send is the new secondary's as it comes; it maps it for itself.
+        rewriter = self.comparer if self.options.usage == "proxy" else "rew0"
+        self.generation += 1
+        for kind, what in self._primary_objects(wait=False):
+            if kind == "-object" and what.startswith(("filter-", "colo-proxy")):
+                what += f",insert=before,position=id={rewriter}"
+            said = monitor.human(f"{'chardev-add' if kind == '-chardev' else 'object_add'} {what}")
+            if said:
+                raise Failure(f"the new primary: {what}: {said.strip()}")
+        self.secondary = self._launch("secondary")
+        self.start_colo()
+        return time.monotonic() - began
+
     def kill_primary(self) -> None:
         self.primary.kill()
 
@@ -317,7 +349,7 @@ class Pair:
         survivor = self.survivor()
         before, after, chardevs = REMOVED[survivor.role]
         if self.options.usage == "proxy":
-            chardevs = ()
+            before, after, chardevs = ((self.comparer,) if survivor.role == "primary" else ()), (), ()
         self._remove(survivor, before)
         survivor.monitor.command("x-colo-lost-heartbeat")
         wait_until(lambda: survivor.monitor.command("query-colo-status")["mode"] == "none"
@@ -369,7 +401,7 @@ class Pair:
     @property
     def comparer(self) -> str:
         """The id of the object that compares."""
-        return "f0" if self.options.usage == "proxy" else "comp0"
+        return f"f{self.generation}" if self.options.usage == "proxy" else "comp0"
 
     def comparison(self) -> dict[str, Any]:
         """What it counts."""
@@ -385,7 +417,7 @@ class Pair:
 
     def _path(self, role: str) -> Path:
         """What the names of a process's files begin with."""
-        number = len(self.gone) if role == "secondary" else 0
+        number = len(self.gone)
         return self.directory / (f"{role}-{number + 1}" if number else role)
 
     def _launch(self, role: str) -> Qemu:
@@ -414,75 +446,77 @@ class Pair:
             options.device, f"{self.network.guest_arguments()} run={options.run} "
                             f"cold={'yes' if options.cold else ''}")
         command += [
-            "-netdev", f"tap,id=hn0,vhost=off,ifname={self.network.taps[role]},"
+            "-netdev", f"tap,id=hn0,vhost=off,ifname={self.nodes[role].tap},"
                        "script=no,downscript=no",
             "-device", f"{options.device},id=e0,netdev=hn0,"
                        f"mac={self.network.guest_mac},romfile=",
         ]
         command += options.more.get(role, [])
         if options.usage != "none":
-            command += _primary_objects(options, self.directory) if role == "primary" else \
-                       _secondary_objects(options)
+            objects = self._primary_objects() if role == "primary" else self._secondary_objects()
+            command += [word for pair in objects for word in pair]
+        if role == "secondary":
+            command += ["-incoming", f"tcp:{self.nodes[role].address}:{MIGRATION_PORT}"]
         return command
 
+    def _local_socket(self, name: str, port: int) -> str:
+        """Where both ends of a chardev in the primary meet."""
+        if self.options.local == "unix":
+            return f"path={self.directory / name}.sock"
+        return f"host={self.nodes['primary'].address},port={port}"
 
-def _local_socket(options: Options, directory: Path, name: str, port: int) -> str:
-    """Where both ends of a chardev in the primary meet."""
-    return f"path={directory / name}.sock" if options.local == "unix" else f"host={PRIMARY_HOST},port={port}"
-
-
-def _primary_objects(options: Options, directory: Path) -> list[str]:
-    vnet = options.vnet_hdr
-    if options.usage == "proxy":
-        return ["-object", _proxy("primary", options)]
-    if options.usage == "twin":
+    def _primary_objects(self, wait: bool = True) -> list[tuple[str, str]]:
+        """Options of the command line; with @wait as documented for it."""
+        vnet, usage = self.options.vnet_hdr, self.options.usage
+        if usage == "proxy":
+            return [("-object", self._proxy("primary"))]
+        if usage == "twin":
+            return [
+                ("-chardev", f"socket,id=mirror0,host=0.0.0.0,port={MIRROR_PORT},server=on,wait=off"),
+                ("-object", f"filter-mirror,id=m0,netdev=hn0,queue=tx,outdev=mirror0{vnet}"),
+            ]
+        old = usage == "2016"
+        wait = "on" if wait and not old else "off"
+        more = f",{self.options.compare}" if self.options.compare else ""
+        compare0 = self._local_socket("compare0", LOCAL_PORTS[0])
+        compare_out = self._local_socket("compare_out", LOCAL_PORTS[1])
         return [
-            "-chardev", f"socket,id=mirror0,host=0.0.0.0,port={MIRROR_PORT},server=on,wait=off",
-            "-object", f"filter-mirror,id=m0,netdev=hn0,queue=tx,outdev=mirror0{vnet}",
+            ("-chardev", f"socket,id=mirror0,host=0.0.0.0,port={MIRROR_PORT},server=on,wait=off"),
+            ("-chardev", f"socket,id=compare1,host=0.0.0.0,port={COMPARE_PORT},server=on,wait={wait}"),
+            ("-chardev", f"socket,id=compare0,{compare0},server=on,wait=off"),
+            ("-chardev", f"socket,id=compare0-0,{compare0}"),
+            ("-chardev", f"socket,id=compare_out,{compare_out},server=on,wait=off"),
+            ("-chardev", f"socket,id=compare_out0,{compare_out}"),
+            ("-object", f"filter-mirror,id=m0,netdev=hn0,queue=tx,outdev=mirror0{vnet}"),
+            ("-object", f"filter-redirector,netdev=hn0,id=redire0,queue=rx,indev=compare_out{vnet}"),
+            ("-object", f"filter-redirector,netdev=hn0,id=redire1,queue=rx,outdev=compare0{vnet}"),
+            *([] if old else [("-object", "iothread,id=iothread1")]),
+            ("-object", "colo-compare,id=comp0,primary_in=compare0-0,secondary_in=compare1,"
+                        f"outdev=compare_out0{'' if old else ',iothread=iothread1'}{vnet}{more}"),
         ]
-    old = options.usage == "2016"
-    wait = "off" if old else "on"
-    more = f",{options.compare}" if options.compare else ""
-    compare0 = _local_socket(options, directory, "compare0", LOCAL_PORTS[0])
-    compare_out = _local_socket(options, directory, "compare_out", LOCAL_PORTS[1])
-    return [
-        "-chardev", f"socket,id=mirror0,host=0.0.0.0,port={MIRROR_PORT},server=on,wait=off",
-        "-chardev", f"socket,id=compare1,host=0.0.0.0,port={COMPARE_PORT},server=on,wait={wait}",
-        "-chardev", f"socket,id=compare0,{compare0},server=on,wait=off",
-        "-chardev", f"socket,id=compare0-0,{compare0}",
-        "-chardev", f"socket,id=compare_out,{compare_out},server=on,wait=off",
-        "-chardev", f"socket,id=compare_out0,{compare_out}",
-        "-object", f"filter-mirror,id=m0,netdev=hn0,queue=tx,outdev=mirror0{vnet}",
-        "-object", f"filter-redirector,netdev=hn0,id=redire0,queue=rx,indev=compare_out{vnet}",
-        "-object", f"filter-redirector,netdev=hn0,id=redire1,queue=rx,outdev=compare0{vnet}",
-        *([] if old else ["-object", "iothread,id=iothread1"]),
-        "-object", "colo-compare,id=comp0,primary_in=compare0-0,secondary_in=compare1,"
-                   f"outdev=compare_out0{'' if old else ',iothread=iothread1'}{vnet}{more}",
-    ]
 
+    def _secondary_objects(self) -> list[tuple[str, str]]:
+        vnet, usage = self.options.vnet_hdr, self.options.usage
+        if usage == "proxy":
+            return [("-object", self._proxy("secondary"))]
+        primary = self.nodes["primary"].address
+        old = usage == "2016"
+        reconnect = "" if old else ",reconnect=1"
+        output = "null,id=red1" if usage == "twin" else f"socket,id=red1,host={primary},port={COMPARE_PORT}{reconnect}"
+        return [
+            ("-chardev", f"socket,id=red0,host={primary},port={MIRROR_PORT}{reconnect}"),
+            ("-chardev", output),
+            ("-object", f"filter-redirector,id=f1,netdev=hn0,queue=tx,indev=red0{vnet}"),
+            ("-object", f"filter-redirector,id=f2,netdev=hn0,queue=rx,outdev=red1{vnet}"),
+            *([] if old else [("-object", f"filter-rewriter,id=rew0,netdev=hn0,queue=all{vnet}")]),
+        ]
 
-def _proxy(role: str, options: Options) -> str:
-    more = options.compare if role == "primary" else options.secondary
-    more = more and f",{more}"
-    return f"colo-proxy,id=f0,netdev=hn0,queue=all,mode={role},addr={PRIMARY_HOST}:{MIRROR_PORT}{more}"
+    def _proxy(self, role: str) -> str:
+        more = self.options.compare if role == "primary" else self.options.secondary
+        more = more and f",{more}"
+        address = f"{self.nodes['primary'].address}:{MIRROR_PORT}"
+        return f"colo-proxy,id=f{self.generation},netdev=hn0,queue=all,mode={role},addr={address}{more}"
 
-
-def _secondary_objects(options: Options) -> list[str]:
-    vnet = options.vnet_hdr
-    if options.usage == "proxy":
-        return ["-object", _proxy("secondary", options), "-incoming", f"tcp:{SECONDARY_HOST}:{MIGRATION_PORT}"]
-    old = options.usage == "2016"
-    reconnect = "" if old else ",reconnect=1"
-    output = "null,id=red1" if options.usage == "twin" else \
-             f"socket,id=red1,host={PRIMARY_HOST},port={COMPARE_PORT}{reconnect}"
-    return [
-        "-chardev", f"socket,id=red0,host={PRIMARY_HOST},port={MIRROR_PORT}{reconnect}",
-        "-chardev", output,
-        "-object", f"filter-redirector,id=f1,netdev=hn0,queue=tx,indev=red0{vnet}",
-        "-object", f"filter-redirector,id=f2,netdev=hn0,queue=rx,outdev=red1{vnet}",
-        *([] if old else ["-object", f"filter-rewriter,id=rew0,netdev=hn0,queue=all{vnet}"]),
-        "-incoming", f"tcp:{SECONDARY_HOST}:{MIGRATION_PORT}",
-    ]
 
 
 # ---------------------------------------------------------------- files

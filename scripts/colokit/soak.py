@@ -4,6 +4,8 @@
 All that the client gets is verified by the client itself, byte by byte.  Meanwhile, at
 random moments: checkpoints, a secondary that freezes for a moment, one that freezes for
 good, one that is killed; after the last two the guest is given another secondary.
+With --calm nothing but checkpoints happens, and a node that is said to be lost is
+a false alarm.
 """
 
 from __future__ import annotations
@@ -104,8 +106,9 @@ class Memory:
 
 
 class Soak:
-    def __init__(self, pair: Pair, seed: int):
+    def __init__(self, pair: Pair, seed: int, calm: bool):
         self.pair = pair
+        self.calm = calm
         self.draw = random.Random(seed)
         self.load = Load(pair, seed)
         self.memories = [Memory(qemu) for qemu in pair.processes()]
@@ -145,7 +148,7 @@ class Soak:
 
     def something(self) -> None:
         chance = self.draw.random()
-        if chance < 0.7:
+        if self.calm or chance < 0.7:
             self.counts["checkpoint"] += 1
             self.checkpoint()
         elif chance < 0.85:
@@ -155,6 +158,14 @@ class Soak:
             how = self.draw.choice(("frozen", "killed"))
             self.counts[how] += 1
             self.lose(how)
+
+    def check_alarms(self) -> None:
+        """What we have done to a secondary has been waited for; whoever is said to be lost now is not."""
+        for qemu in self.pair.processes():
+            for event in qemu.monitor.poll_events():
+                if event["event"] == "COLO_PROXY_PEER_LOST":
+                    raise Failure(f"a false alarm: the {qemu.role} takes the other node for lost "
+                                  f"({event['data']['reason']})")
 
     # The whole
 
@@ -168,6 +179,7 @@ class Soak:
                 self.something()
                 self.pair.primary.check_alive()
                 self.pair.secondary.check_alive()
+                self.check_alarms()
                 for memory in self.memories:
                     memory.look()
                 if trouble := self.pair.trouble():
@@ -221,12 +233,23 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--emulator", metavar="FILE", type=Path, help="use this QEMU; nothing is built")
     parser.add_argument("--device", default="virtio-net-pci", help="the guest's network card (default: %(default)s)")
     parser.add_argument("--proxy", action="store_true", help="with one colo-proxy on each side instead of the four objects")
+    parser.add_argument("--calm", action="store_true", help="do nothing to the secondary: none may be taken for lost")
+    parser.add_argument("--heartbeat", metavar="MS", type=int, help="with --proxy: the heartbeat of both sides")
+    parser.add_argument("--heartbeat-timeout", metavar="MS", type=int, help="with --proxy: after what silence one is lost")
     parser.add_argument("--json", action="store_true", help="print the result as a last line of JSON")
     parser.add_argument("--series", default="7.2", help="the series of QEMU (default: %(default)s)")
     arguments = parser.parse_args()
     if arguments.minutes <= 0:
         parser.error("MINUTES must be more than 0")
+    if not arguments.proxy and (arguments.heartbeat or arguments.heartbeat_timeout):
+        parser.error("the four objects have no heartbeat; add --proxy")
     return arguments
+
+
+def heartbeats(arguments: argparse.Namespace) -> str:
+    """The properties of both sides' colo-proxy that were asked for."""
+    wanted = {"heartbeat": arguments.heartbeat, "heartbeat_timeout": arguments.heartbeat_timeout}
+    return ",".join(f"{name}={value}" for name, value in wanted.items() if value is not None)
 
 
 def main() -> None:
@@ -239,8 +262,8 @@ def main() -> None:
         seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(1 << 32)
         print(f"soak: --seed {seed}", flush=True)
         with running(emulator.resolve(), usage="proxy" if arguments.proxy else "current", device=arguments.device,
-                     checkpoint_delay=10000) as pair:
-            soak = Soak(pair, seed)
+                     checkpoint_delay=10000, compare=heartbeats(arguments), secondary=heartbeats(arguments)) as pair:
+            soak = Soak(pair, seed, arguments.calm)
             soak.tell(f"the logs are in {pair.directory}")
             soak.run(arguments.minutes)
             wait_until(lambda: pair.colo_runs(), 30, "both guests running under COLO at the end")

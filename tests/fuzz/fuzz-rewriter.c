@@ -436,7 +436,7 @@ static void checkpoint(void)
         }
         m.strange = false;
     }
-    colo_rewriter_checkpoint(m.r);
+    colo_rewriter_checkpoint(m.r, m.now);
     collect();
     check_none_waits(-1);
     REQUIRE(m.failed_over || !colo_rewriter_flows(m.r), "%u flows", colo_rewriter_flows(m.r));

@@ -1235,12 +1235,19 @@ static void test_tls_handshake(void)
     colo_test_end(t);
 }
 
-/* Objects come and go */
+/* Objects come and go, so often or as often as COLO_ROUNDS says */
+
+static uint32_t rounds_of(uint32_t usual)
+{
+    const char *wanted = g_getenv("COLO_ROUNDS");
+
+    return wanted ? g_ascii_strtoull(wanted, NULL, 10) : usual;
+}
 
 /* With a peer at every stage; nothing is lost between host and guest. */
 static void test_primary_add_del(void)
 {
-    const uint32_t rounds = 200, burst = 10;
+    const uint32_t rounds = rounds_of(200), burst = 10;
     ColoTest *t = colo_test_start("", "%s", "");
     g_autofree char *path = path_of(t, "node");
     uint32_t next = 0;
@@ -1289,7 +1296,7 @@ static void test_primary_add_del(void)
 /* What the guest sends is with the host or with the primary, once, and in order with each. */
 static void test_secondary_add_del(void)
 {
-    const uint32_t rounds = 200, burst = 10;
+    const uint32_t rounds = rounds_of(200), burst = 10;
     ColoTest *t = colo_test_start("", "%s", "");
     g_autofree char *path = path_of(t, "node");
     int listener = qtest_socket_server(path);

@@ -425,7 +425,7 @@ static void checkpoint_step(World *w)
         w->epoch[COLO_SECONDARY]++;
         w->loaded_anew = true;
         checker_loaded(w->checker);
-        colo_rewriter_checkpoint(w->rewriter);
+        colo_rewriter_checkpoint(w->rewriter, w->now);
         take_ready(w);
         if (!w->begun) {
             begin_comparing(w);

@@ -233,7 +233,7 @@ START_TEST(timestamps_after_a_checkpoint)
     pass_timestamps(&b, COLO_TO_GUEST, SYN, CLIENT, 0, syn);
     pass_timestamps(&b, COLO_FROM_GUEST, SYN | ACK, 2000, CLIENT + 1, syn_ack);
     check_timestamps(&b, COLO_TO_GUEST, 1000, 80, 9000, 80, 5000);
-    colo_rewriter_checkpoint(b.r);
+    colo_rewriter_checkpoint(b.r, b.now);
     check_timestamps(&b, COLO_FROM_GUEST, 1000, 9040, 80, 9040, 80);
     check_timestamps(&b, COLO_TO_GUEST, 1000, 90, 9040, 90, 9040);
     bench_end(&b);
@@ -398,7 +398,7 @@ START_TEST(duplicate_syn_on_an_ordinary_connection)
     Bench b = bench_new();
 
     open_passive(&b, 1000, 2000);
-    colo_rewriter_checkpoint(b.r);
+    colo_rewriter_checkpoint(b.r, b.now);
     check_untouched(&b);
     in(&b, SYN, CLIENT, 0, 0);
     ck_assert_uint_eq(out(&b, ACK, 100, CLIENT, 0), 100);
@@ -701,7 +701,7 @@ START_TEST(checkpoint_while_waiting)
     b.shape.peer_port = 9;
     in(&b, SYN, CLIENT, 0, 0);
     in_waits(&b, ACK, CLIENT + 7, 1001, 2);
-    colo_rewriter_checkpoint(b.r);
+    colo_rewriter_checkpoint(b.r, b.now);
     expect_ready(&b, ACK, CLIENT + 1, 1001, 3);
     expect_ready(&b, ACK, CLIENT + 4, 1001, 4);
     expect_ready(&b, ACK, CLIENT + 7, 1001, 2);
@@ -797,7 +797,7 @@ START_TEST(late_syn_on_an_ordinary_connection)
     Bench b = bench_new();
 
     open_passive(&b, 1000, 2000);
-    colo_rewriter_checkpoint(b.r);
+    colo_rewriter_checkpoint(b.r, b.now);
     in(&b, SYN, CLIENT, 0, 0);
     in_waits(&b, ACK, CLIENT + 5, 1500, 5);
     ck_assert_uint_eq(out(&b, ACK, 1500, CLIENT + 5, 0), 1500);     /* the challenge */
@@ -1025,7 +1025,7 @@ START_TEST(checkpoint_ends_all_mapping)
 
     open_passive(&b, 1000, 2000);
     check_mapped(&b, 1000, 2000);
-    colo_rewriter_checkpoint(b.r);
+    colo_rewriter_checkpoint(b.r, b.now);
     check_untouched(&b);
     ck_assert_uint_eq(colo_rewriter_flows(b.r), 0);
     ck_assert(!colo_rewriter_is_done(b.r));
@@ -1047,35 +1047,35 @@ START_TEST(checkpoint_in_a_handshake)
         switch (stage) {
         case 0:     /* SYN seen; from here on the secondary has the primary's number */
             in(&b, SYN, CLIENT, 0, 0);
-            colo_rewriter_checkpoint(b.r);
+            colo_rewriter_checkpoint(b.r, b.now);
             ck_assert_uint_eq(out(&b, SYN | ACK, 1000, CLIENT + 1, 0), 1000);
             break;
         case 1:     /* SYN-ACK of its own made, undone by the checkpoint */
             in(&b, SYN, CLIENT, 0, 0);
             out(&b, SYN | ACK, 2000, CLIENT + 1, 0);
-            colo_rewriter_checkpoint(b.r);
+            colo_rewriter_checkpoint(b.r, b.now);
             break;
         case 2:     /* the same, with the SYN and the SYN-ACK repeated after the checkpoint */
             in(&b, SYN, CLIENT, 0, 0);
             out(&b, SYN | ACK, 2000, CLIENT + 1, 0);
-            colo_rewriter_checkpoint(b.r);
+            colo_rewriter_checkpoint(b.r, b.now);
             in(&b, SYN, CLIENT, 0, 0);
             ck_assert_uint_eq(out(&b, SYN | ACK, 1000, CLIENT + 1, 0), 1000);
             break;
         case 3:     /* the guest's SYN */
             out(&b, SYN, 2000, 0, 0);
-            colo_rewriter_checkpoint(b.r);
+            colo_rewriter_checkpoint(b.r, b.now);
             ck_assert_uint_eq(in(&b, SYN | ACK, CLIENT, 1001, 0), 1001);
             break;
         case 4:     /* the guest's SYN, repeated with the primary's number */
             out(&b, SYN, 2000, 0, 0);
-            colo_rewriter_checkpoint(b.r);
+            colo_rewriter_checkpoint(b.r, b.now);
             out(&b, SYN, 1000, 0, 0);
             ck_assert_uint_eq(in(&b, SYN | ACK, CLIENT, 1001, 0), 1001);
             break;
         default:    /* behind the last ACK */
             open_passive(&b, 1000, 2000);
-            colo_rewriter_checkpoint(b.r);
+            colo_rewriter_checkpoint(b.r, b.now);
             break;
         }
         ck_assert_uint_eq(in(&b, ACK, CLIENT + 1, 1001, 0), 1001);
@@ -1100,9 +1100,150 @@ START_TEST(failover_keeps_what_is_mapped)
     check_mapped(&b, 0xfffffff0, 3);
     b.shape.peer_port = 0;
     check_mapped(&b, 1000, 2000);
-    colo_rewriter_checkpoint(b.r);      /* there is none any more; if one is told of, it changes nothing */
+    colo_rewriter_checkpoint(b.r, b.now);      /* there is none any more; if one is told of, it changes nothing */
     check_mapped(&b, 1000, 2000);
     bench_end(&b);
+}
+END_TEST
+
+/* The survivor's own secondary */
+
+/* What @from saves is there in @to after a checkpoint. */
+static void hand_over(Bench *from, Bench *to)
+{
+    GByteArray *saved = colo_rewriter_save(from->r);
+
+    ck_assert(colo_rewriter_load(to->r, saved->data, saved->len));
+    g_byte_array_unref(saved);
+    colo_rewriter_checkpoint(to->r, to->now);
+}
+
+/* The client goes on with the numbers of a primary that is long gone. */
+START_TEST(saved_and_loaded)
+{
+    for (guint i = 0; i < G_N_ELEMENTS(isns); i++) {
+        Bench first = bench_new(), second = bench_new(), third = bench_new();
+        uint32_t primary = isns[i][0], secondary = isns[i][1];
+        uint32_t syn[2] = { 77, 0 }, syn_ack[2] = { 5000, 77 };
+
+        first.shape.ipv6 = second.shape.ipv6 = third.shape.ipv6 = i % 2;
+        pass_timestamps(&first, COLO_TO_GUEST, SYN, CLIENT, 0, syn);
+        pass_timestamps(&first, COLO_FROM_GUEST, SYN | ACK, secondary, CLIENT + 1, syn_ack);
+        check_timestamps(&first, COLO_TO_GUEST, primary, 80, 9000, 80, 5000);
+        ck_assert(!colo_rewriter_must_be_saved(first.r));
+        colo_rewriter_failover(first.r);
+        ck_assert(colo_rewriter_must_be_saved(first.r));
+
+        open_passive(&second, 1, 2);        /* it knows others, which are ordinary ones after the checkpoint */
+        hand_over(&first, &second);
+        ck_assert_uint_eq(colo_rewriter_flows(second.r), 1);
+        check_mapped(&second, primary, secondary);
+        check_timestamps(&second, COLO_FROM_GUEST, secondary, 5040, 80, 9040, 80);
+        ck_assert(!colo_rewriter_must_be_saved(second.r));
+        hand_over(&first, &second);
+        check_mapped(&second, primary, secondary);
+
+        colo_rewriter_failover(second.r);
+        ck_assert(colo_rewriter_must_be_saved(second.r));
+        hand_over(&second, &third);
+        colo_rewriter_failover(third.r);
+        check_mapped(&third, primary, secondary);
+        check_timestamps(&third, COLO_TO_GUEST, primary, 90, 9040, 90, 5040);
+        bench_end(&first);
+        bench_end(&second);
+        bench_end(&third);
+    }
+}
+END_TEST
+
+/* A connection whose handshake a failover has cut in two, and those of which one side or both are closed. */
+START_TEST(saved_at_any_stage)
+{
+    for (int stage = 0; stage < 4; stage++) {
+        Bench first = bench_new(), second = bench_new();
+
+        in(&first, SYN, CLIENT, 0, 0);
+        out(&first, SYN | ACK, 2000, CLIENT + 1, 0);
+        colo_rewriter_failover(first.r);
+        if (stage > 0) {
+            in(&first, ACK, CLIENT + 1, 1001, 0);
+        }
+        if (stage > 1) {
+            in(&first, FIN | ACK, CLIENT + 1, 1001, 0);
+        }
+        if (stage > 2) {
+            out(&first, FIN | ACK, 2001, CLIENT + 2, 0);
+        }
+        hand_over(&first, &second);
+        colo_rewriter_failover(second.r);
+        ck_assert_uint_eq(in(&second, ACK, CLIENT + 2, 1001, 0), 2001);
+        ck_assert_uint_eq(out(&second, ACK, 2002, CLIENT + 2, 0), 1002);
+        second.now += 241 * SECOND;
+        second.shape.peer_port = 9;
+        in(&second, ACK, 1, 1, 0);          /* lets the others age */
+        ck_assert_int_eq(colo_rewriter_is_done(second.r), stage == 3);
+        bench_end(&first);
+        bench_end(&second);
+    }
+}
+END_TEST
+
+START_TEST(loaded_once)
+{
+    Bench first = bench_new(), second = bench_new();
+
+    open_passive(&first, 1000, 2000);
+    colo_rewriter_failover(first.r);
+    hand_over(&first, &second);
+    check_mapped(&second, 1000, 2000);
+    colo_rewriter_checkpoint(second.r, second.now);
+    check_untouched(&second);
+    bench_end(&first);
+    bench_end(&second);
+}
+END_TEST
+
+/* The other node's bytes: of a wrong length, and of any content. */
+START_TEST(loaded_from_a_stranger)
+{
+    Bench first = bench_new(), second = bench_new();
+    GByteArray *saved, *twice;
+    uint8_t noise[57 * 20];
+
+    open_passive(&first, 1000, 2000);
+    colo_rewriter_failover(first.r);
+    hand_over(&first, &second);
+    saved = colo_rewriter_save(first.r);
+    for (guint len = 1; len < saved->len; len++) {
+        ck_assert(!colo_rewriter_load(second.r, saved->data, len));
+    }
+    ck_assert(colo_rewriter_load(second.r, saved->data, saved->len));
+    ck_assert(!colo_rewriter_load(second.r, saved->data, saved->len - 1));
+    colo_rewriter_checkpoint(second.r, second.now);     /* what was right has stayed */
+    check_mapped(&second, 1000, 2000);
+    twice = g_byte_array_append(g_byte_array_new(), saved->data, saved->len);     /* the same connection */
+    g_byte_array_append(twice, saved->data, saved->len);
+    ck_assert(colo_rewriter_load(second.r, twice->data, twice->len));
+    g_byte_array_unref(saved);
+    g_byte_array_unref(twice);
+    colo_rewriter_checkpoint(second.r, second.now);
+    ck_assert_uint_eq(colo_rewriter_flows(second.r), 1);
+    for (guint i = 0; i < sizeof(noise); i++) {
+        noise[i] = (uint8_t)(i * 167 + i / 5);
+    }
+    ck_assert(colo_rewriter_load(second.r, noise, sizeof(noise)));
+    colo_rewriter_checkpoint(second.r, second.now);
+    ck_assert_uint_eq(colo_rewriter_flows(second.r), 20);
+    check_untouched(&second);
+    colo_rewriter_failover(second.r);
+    second.now += 4 * 3600 * SECOND;
+    for (int i = 0; i < 20; i++) {
+        check_untouched(&second);
+    }
+    ck_assert(colo_rewriter_is_done(second.r));
+    ck_assert(!colo_rewriter_must_be_saved(second.r));
+    bench_end(&first);
+    bench_end(&second);
 }
 END_TEST
 
@@ -1373,7 +1514,7 @@ START_TEST(random_connections)
             check_untouched(&b);
         }
         if (g_rand_int_range(rand, 0, 1000) == 0) {
-            colo_rewriter_checkpoint(b.r);
+            colo_rewriter_checkpoint(b.r, b.now);
             memset(connections, 0, sizeof(connections));
         }
     }
@@ -1474,6 +1615,10 @@ int main(void)
     tcase_add_test(tc, checkpoint_ends_all_mapping);
     tcase_add_test(tc, checkpoint_in_a_handshake);
     tcase_add_test(tc, failover_keeps_what_is_mapped);
+    tcase_add_test(tc, saved_and_loaded);
+    tcase_add_test(tc, saved_at_any_stage);
+    tcase_add_test(tc, loaded_once);
+    tcase_add_test(tc, loaded_from_a_stranger);
     tcase_add_test(tc, failover_leaves_new_ones_alone);
     tcase_add_test(tc, failover_and_port_reuse);
     tcase_add_test(tc, failover_in_a_handshake);

@@ -65,6 +65,10 @@ ColoFlowTable *colo_flow_table_new(size_t flow_size, const uint8_t secret[16], i
                                    ColoFlowMayGo *may_go, ColoFlowGone *gone, void *opaque);
 void colo_flow_table_free(ColoFlowTable *table);
 
+/* Shows each flow to @visit, the open ones first, in the order of last use.  The table must not be changed meanwhile. */
+typedef void ColoFlowVisit(ColoFlow *flow, void *opaque);
+void colo_flow_table_visit(const ColoFlowTable *table, ColoFlowVisit *visit, void *opaque);
+
 /* Removes all flows. */
 void colo_flow_table_clear(ColoFlowTable *table);
 

@@ -46,14 +46,31 @@ bool colo_rewriter_has_ready(const ColoRewriter *r);
 /* Does it, to a packet whose bytes may be written; keeps the checksum right. */
 void colo_rewrite(ColoPacket *p, ColoRewrite rewrite);
 
-/* The secondary is the primary's copy now: every connection is an ordinary one. */
-void colo_rewriter_checkpoint(ColoRewriter *r);
+/*
+ * The secondary is the primary's copy now: every connection is an ordinary one, but for those that colo_rewriter_load() has
+ * brought.  @now: as above.
+ */
+void colo_rewriter_checkpoint(ColoRewriter *r, int64_t now);
 
 /* The secondary serves alone now: connections that are mapped stay so, new ones are left alone. */
 void colo_rewriter_failover(ColoRewriter *r);
 
 /* True once nothing is mapped any more and nothing will be: packets need not come here again. */
 bool colo_rewriter_is_done(const ColoRewriter *r);
+
+/* True as long as something is mapped after a failover, which a new secondary must therefore know of. */
+bool colo_rewriter_must_be_saved(const ColoRewriter *r);
+
+/* Returns: the connections that are mapped, as bytes for colo_rewriter_load(); the caller's. */
+GByteArray *colo_rewriter_save(const ColoRewriter *r);
+
+/*
+ * Brings the connections that another rewriter has saved; they are there from the next checkpoint on, in place of what was
+ * brought before.
+ *
+ * Returns: false, and nothing has been brought, if the bytes are not what colo_rewriter_save() makes.
+ */
+bool colo_rewriter_load(ColoRewriter *r, const uint8_t *bytes, size_t size);
 
 uint32_t colo_rewriter_flows(const ColoRewriter *r);
 
