@@ -70,6 +70,39 @@ def request(network: Network, path: str = "/", body: bytes | None = None,
     return answer
 
 
+class Dripping(threading.Thread):
+    """A connection on which a request is made now and then, as long as it lives."""
+
+    def __init__(self, network: Network, family: socket.AddressFamily):
+        super().__init__(daemon=True, name="dripping")
+        self.over = threading.Event()
+        self.answers = 0
+        self.error: str | None = None
+        address = network.guest_address if family == socket.AF_INET else network.guest_address6
+        self.socket = connect(network, timeout=30, address=address)
+
+    def run(self) -> None:
+        request = b"GET / HTTP/1.1\r\nHost: guest\r\n\r\n"
+        try:
+            with self.socket as connection, connection.makefile("rb") as answers:
+                while not self.over.is_set():
+                    connection.sendall(request)
+                    self._read(answers)
+                    self.answers += 1
+                    self.over.wait(0.01)
+        except (OSError, ValueError) as error:
+            self.error = f"{type(error).__name__}: {error}"
+
+    @staticmethod
+    def _read(answers) -> None:
+        length = 0
+        while (line := answers.readline()) not in (b"\r\n", b""):
+            if line.lower().startswith(b"content-length:"):
+                length = int(line.split(b":")[1])
+        if answers.read(length) != b"ready\n":
+            raise ValueError("a wrong answer")
+
+
 class Download(threading.Thread):
     """A download that runs in the background and notes when what arrived.
 

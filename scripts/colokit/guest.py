@@ -29,8 +29,10 @@ NIC_MODULES = {
     "e1000": "e1000",
     "rtl8139": "8139cp",
 }
-# What a network card's module needs without saying so.
-BUS_MODULES = {"virtio_net": ["virtio_pci"]}
+# What a disk needs: of IDE or virtio, with an ext4.
+DISK_MODULES = ("ata_piix", "sd_mod", "virtio_blk", "ext4")
+# What a module needs without saying so.
+SILENT_NEEDS = {"virtio_net": ["virtio_pci"], "virtio_blk": ["virtio_pci"], "ext4": ["crc32c_generic"]}
 
 READY = "GUEST READY"
 
@@ -194,7 +196,7 @@ def _module_order(modules: dict[str, Path], name: str) -> list[str]:
     if name not in modules:
         return []               # built into the kernel
     found = re.search(rb"\0depends=([^\0]*)\0", modules[name].read_bytes())
-    needed = [*BUS_MODULES.get(name, []), *(found.group(1).decode().split(",") if found else [])]
+    needed = [*SILENT_NEEDS.get(name, []), *(found.group(1).decode().split(",") if found else [])]
     order: list[str] = []
     for other in [*filter(None, needed)]:
         order += [each for each in _module_order(modules, other.replace("-", "_"))
@@ -236,11 +238,12 @@ def _write_initrd(unpacked: Path, programs: Path, target: Path) -> None:
     for path in sorted(programs.iterdir()):
         archive.add(f"bin/{path.name}", program, path.read_bytes())
 
+    needs = {nic: [nic] for nic in NIC_MODULES.values()} | {"disk": DISK_MODULES}
     wanted: list[str] = []
-    for nic in NIC_MODULES.values():
-        order = _module_order(modules, nic)
+    for what, names in needs.items():
+        order = list(dict.fromkeys(each for name in names for each in _module_order(modules, name)))
         wanted += [name for name in order if name not in wanted]
-        archive.add(f"modules/{nic}.order", plain, "".join(f"{name}\n" for name in order).encode())
+        archive.add(f"modules/{what}.order", plain, "".join(f"{name}\n" for name in order).encode())
     for name in wanted:
         archive.add(f"modules/{name}", plain, modules[name].read_bytes())
     archive.add("TRAILER!!!", 0)

@@ -219,7 +219,7 @@ class Pair:
         self.network = network
         self.options = Options(**options)
         self.guest = guest.build()
-        self.directory = _new_directory()
+        self.directory = new_directory()
         self.primary: Qemu | None = None
         self.secondary: Qemu | None = None
         self.gone: list[Qemu] = []      # those that others have taken the place of
@@ -528,7 +528,7 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _new_directory() -> Path:
+def new_directory() -> Path:
     """A directory of its own for this run's logs; old ones make room."""
     RUNS.mkdir(parents=True, exist_ok=True)
     runs = sorted((path for path in RUNS.iterdir() if path.is_dir()),

@@ -48,8 +48,11 @@ class Monitor:
 
     def command(self, name: str, timeout: float = TIMEOUT, /, **arguments: Any) -> Any:
         """Run a command; "_" in an argument's name stands for "-"."""
+        return self.execute(name, {key.replace("_", "-"): value for key, value in arguments.items()}, timeout)
+
+    def execute(self, name: str, arguments: dict[str, Any], timeout: float = TIMEOUT) -> Any:
+        """Run a command whose arguments are named as they are."""
         self._qmp.settimeout(timeout)
-        arguments = {key.replace("_", "-"): value for key, value in arguments.items()}
         try:
             return self._qmp.command(name, **arguments)
         except asyncio.TimeoutError:

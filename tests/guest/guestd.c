@@ -13,6 +13,9 @@
  *   GET /random/SIZE           SIZE random bytes and then their FNV-1a (64 bits)
  *                              in hex, which shows whether they are of one guest
  *   GET /date                  the word of welcome, with a Date: as servers send
+ *   PUT /disk/NUMBER           keeps the body in /disk/NUMBER; once there is an
+ *                              answer, its SHA-256, it is on the disk
+ *   GET /disk/NUMBER           that file
  * UDP port 7: echo.
  *
  * Two copies of the guest must give the same answers whenever they are asked:
@@ -21,6 +24,7 @@
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <signal.h>
@@ -32,6 +36,7 @@
 #include <strings.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <time.h>
 #include <unistd.h>
@@ -338,28 +343,91 @@ static void consume(Connection *conn, size_t size)
     memmove(conn->buf, conn->buf + size, conn->fill);
 }
 
-static bool receive_upload(Connection *conn, uint64_t length)
+/*
+ * Reads a body of @length bytes and writes it to @file, unless that is -1.
+ * Returns false if it has not come whole or cannot be written.
+ */
+static bool receive_body(Connection *conn, uint64_t length, int file, char hex[65])
 {
     static char chunk[CHUNK];
-    Sha256 sha;
-    char hex[65];
+    const char *from = conn->buf;
     size_t n = length < conn->fill ? length : conn->fill;
+    Sha256 sha;
 
     sha256_init(&sha);
-    sha256_add(&sha, conn->buf, n);
-    consume(conn, n);
-    length -= n;
-    while (length > 0) {
+    for (;;) {
+        sha256_add(&sha, from, n);
+        if (file >= 0 && !write_all(file, from, n)) {
+            return false;
+        }
+        if (from == conn->buf) {
+            consume(conn, n);
+        }
+        length -= n;
+        if (length == 0) {
+            break;
+        }
         ssize_t got = read(conn->fd, chunk, length < CHUNK ? length : CHUNK);
-
         if (got <= 0) {
             return false;
         }
-        sha256_add(&sha, chunk, got);
-        length -= got;
+        from = chunk;
+        n = got;
     }
     sha256_hex(&sha, hex);
+    return true;
+}
+
+static bool receive_upload(Connection *conn, uint64_t length)
+{
+    char hex[65];
+
+    return receive_body(conn, length, -1, hex) &&
+           answer_text(conn, "200 OK", hex);
+}
+
+/* Under its name there is the whole file, or what was there before. */
+static bool receive_file(Connection *conn, uint64_t length, unsigned long long number)
+{
+    char name[64], fresh[80], hex[65];
+    int directory = open("/disk", O_RDONLY | O_DIRECTORY);
+    int file;
+    bool kept;
+
+    snprintf(name, sizeof(name), "/disk/%llu", number);
+    snprintf(fresh, sizeof(fresh), "%s.%d", name, getpid());
+    file = open(fresh, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    kept = file >= 0 && receive_body(conn, length, file, hex) &&
+           fsync(file) == 0 && rename(fresh, name) == 0 && fsync(directory) == 0;
+    close(file);
+    close(directory);
+    if (!kept) {
+        answer_text(conn, "500 Internal Server Error", "not kept\n");
+        return false;
+    }
     return answer_text(conn, "200 OK", hex);
+}
+
+static bool answer_file(Connection *conn, unsigned long long number)
+{
+    static char chunk[CHUNK];
+    char name[64], header[HEADER_MAX];
+    struct stat about;
+    ssize_t n = 0;
+    int file;
+    bool sent;
+
+    snprintf(name, sizeof(name), "/disk/%llu", number);
+    file = open(name, O_RDONLY);
+    if (file < 0 || fstat(file, &about) < 0) {
+        return answer_text(conn, "404 Not Found", "not here\n");
+    }
+    sent = write_all(conn->fd, header, write_header(header, about.st_size));
+    while (sent && (n = read(file, chunk, CHUNK)) > 0) {
+        sent = write_all(conn->fd, chunk, n);
+    }
+    close(file);
+    return sent && n == 0;
 }
 
 static uint64_t content_length(const char *header)
@@ -382,7 +450,7 @@ static void serve_connection(int fd)
 
     conn.fd = fd;
     while (alive && (header = read_header(&conn)) > 0) {
-        unsigned long long size, seed = 0;
+        unsigned long long size, number, seed = 0;
         char method[8], path[200];
         uint64_t length;
         bool last;
@@ -403,6 +471,9 @@ static void serve_connection(int fd)
         } else if (sscanf(path, "/random/%llu", &size) == 1 &&
                    size <= RANDOM_MAX) {
             alive = answer_random(&conn, size);
+        } else if (sscanf(path, "/disk/%llu", &number) == 1) {
+            alive = strcmp(method, "GET") == 0 ? answer_file(&conn, number)
+                                               : receive_file(&conn, length, number);
         } else if (strcmp(path, "/date") == 0) {
             alive = answer_date(&conn);
         } else if (strcmp(path, "/") == 0) {

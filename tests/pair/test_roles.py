@@ -2,56 +2,20 @@
 """The survivor of a failover is protected in its turn, and its clients' connections survive that, too."""
 
 import socket
-import threading
 import time
 import unittest
 
 from colokit import client
-from colokit.pair import Pair
+from colokit.client import Dripping
 from colokit.pairtest import PairTest, usage
 
 TURNS = 2
 
 
-class Dripping(threading.Thread):
-    """A connection on which a request is made now and then, as long as it lives."""
-
-    def __init__(self, pair: Pair, family: socket.AddressFamily):
-        super().__init__(daemon=True, name="dripping")
-        self.over = threading.Event()
-        self.answers = 0
-        self.error: str | None = None
-        network = pair.network
-        address = network.guest_address if family == socket.AF_INET else network.guest_address6
-        with network.client.entered():
-            self.socket = socket.create_connection((address, 80), timeout=30)
-
-    def run(self) -> None:
-        request = b"GET / HTTP/1.1\r\nHost: guest\r\n\r\n"
-        try:
-            with self.socket as connection, connection.makefile("rb") as answers:
-                while not self.over.is_set():
-                    connection.sendall(request)
-                    self._read(answers)
-                    self.answers += 1
-                    self.over.wait(0.01)
-        except (OSError, ValueError) as error:
-            self.error = f"{type(error).__name__}: {error}"
-
-    @staticmethod
-    def _read(answers) -> None:
-        length = 0
-        while (line := answers.readline()) not in (b"\r\n", b""):
-            if line.lower().startswith(b"content-length:"):
-                length = int(line.split(b":")[1])
-        if answers.read(length) != b"ready\n":
-            raise ValueError("a wrong answer")
-
-
 class RolesTest(PairTest):
 
     def begin(self, family: socket.AddressFamily) -> Dripping:
-        dripping = Dripping(self.pair, family)
+        dripping = Dripping(self.pair.network, family)
         dripping.start()
         self.addCleanup(dripping.join)
         self.addCleanup(dripping.over.set)

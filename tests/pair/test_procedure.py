@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The procedure of the host's docs/COLO-FT.txt, with disks: both failovers, resuming on either, roles reversed, twice round."""
+
+import random
+import socket
+import threading
+import unittest
+
+from colokit import client
+from colokit.machine import Failure
+from colokit.network import Network
+from colokit.pair import wait_until
+from colokit.pairtest import emulator, usage
+from colokit.procedure import Procedure
+
+FILES = 40
+SIZE = 20_000
+
+
+def content(version: int) -> bytes:
+    return random.Random(version).randbytes(SIZE)
+
+
+class Writer(threading.Thread):
+    """A client that has the guest keep files, one after the other, and remembers which it was told are on the disk."""
+
+    def __init__(self, network: Network):
+        super().__init__(daemon=True, name="writer")
+        self.network = network
+        self.over = threading.Event()
+        self.kept: dict[int, int] = {}      # file: the version that is on the disk for certain
+        self.version = 0                    # that is being written
+        self.error: str | None = None
+
+    def run(self) -> None:
+        try:
+            while not self.over.is_set():
+                number = self.version % FILES
+                client.request(self.network, f"/disk/{number}", content(self.version))
+                self.kept[number] = self.version
+                self.version += 1
+        except Failure as error:
+            self.error = str(error)
+
+    def wait_for_more(self, count: int = 30) -> None:
+        wanted = self.version + count
+        wait_until(lambda: self.error or self.version >= wanted, 60, f"{count} further files")
+
+    def wrong_in(self, files: dict[int, bytes], kept: dict[int, int]) -> list[int]:
+        """Which of these files are not what they were, nor what has been written over them since."""
+        return [number for number, version in kept.items()
+                if files.get(number) not in (content(later) for later in range(version, self.version + 1)
+                                             if later % FILES == number)]
+
+
+class ProcedureTest(unittest.TestCase):
+
+    def setUp(self) -> None:
+        binary = emulator()
+        network = self.enterContext(Network())
+        document = binary.parents[1] / "pristine/docs/COLO-FT.txt"
+        self.nodes = self.enterContext(Procedure(binary, document, network, proxy=usage() == "proxy"))
+        self.nodes.start()
+        self.writer = Writer(network)
+        self.writer.start()
+        self.addCleanup(self.writer.join)
+        self.addCleanup(self.writer.over.set)
+        self.connections: list[client.Dripping] = []
+        self.connect()
+        self.go_on()
+
+    def connect(self) -> None:
+        """One more connection that is to last."""
+        dripping = client.Dripping(self.nodes.network, socket.AF_INET)
+        dripping.start()
+        self.addCleanup(dripping.join)
+        self.addCleanup(dripping.over.set)
+        self.connections.append(dripping)
+
+    def go_on(self) -> None:
+        """Everybody gets more answers."""
+        wanted = [each.answers + 10 for each in self.connections]
+        self.writer.wait_for_more()
+        wait_until(lambda: all(each.error or each.answers >= enough for each, enough in zip(self.connections, wanted)),
+                   60, "answers on the connections")
+        self.assertIsNone(self.writer.error)
+        self.assertEqual([each.error for each in self.connections], [None] * len(self.connections))
+
+    def fail_over(self, victim: str) -> None:
+        """Kill one in the middle of the work; what was on the disk is, and the service goes on."""
+        getattr(self.nodes, victim).kill()
+        kept = dict(self.writer.kept)
+        self.nodes.fail_over()
+        self.go_on()
+        files = {number: client.request(self.nodes.network, f"/disk/{number}") for number in kept}
+        self.assertEqual(self.writer.wrong_in(files, kept), [], "files as the guest reads them")
+        kept = dict(self.writer.kept)
+        self.assertEqual(self.writer.wrong_in(self.nodes.files_on_disk(), kept), [], "files as they are on the disk")
+        self.go_on()
+
+    def resume(self) -> None:
+        self.nodes.resume()
+        self.connect()
+        self.go_on()
+
+    def test_primary_dies(self) -> None:
+        """The secondary takes over and is given a secondary, on the other node, and that takes over: twice round."""
+        for _ in range(3):
+            self.fail_over("primary")
+            self.resume()
+        self.fail_over("primary")
+        self.assertEqual(self.nodes.trouble(), [])
+
+    def test_secondary_dies(self) -> None:
+        """The primary goes on alone and is given another secondary, twice; the last one takes over, and loses one in its turn."""
+        for _ in range(2):
+            self.fail_over("secondary")
+            self.resume()
+        self.fail_over("primary")
+        self.resume()
+        self.fail_over("secondary")
+        self.resume()
+        self.fail_over("primary")
+        self.assertEqual(self.nodes.trouble(), [])
+
+
+if __name__ == "__main__":
+    unittest.main()
