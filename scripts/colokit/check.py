@@ -28,7 +28,7 @@ UNIT_PACKAGES = ["gcc", "meson", "ninja-build", "pkg-config", "libglib2.0-dev", 
                  "libpcap-dev", "clang-tidy", "clang"]
 REPLAY_PACKAGES = ["tshark", "iproute2", "util-linux"]
 PAIR_PACKAGES = ["iproute2"]
-PROXY_TOO = r"^pair\.test_(?!usage|proxy)"   # pair tests that do not say which objects they are about
+PROXY_TOO = r"^pair\.test_(?!usage|proxy|libvirt)"   # pair tests that do not say which objects they are about
 FUZZ_SECONDS = 5            # for each target
 QTEST_TIMEOUT = 600         # seconds for one program
 

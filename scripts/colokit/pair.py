@@ -91,6 +91,7 @@ class Qemu:
         self.trace_path = Path(f"{path}.trace")
         self.output_path = Path(f"{path}.output")
         self.monitor_path = Path(f"{path}.qmp")
+        self.probe_path = Path(f"{path}.probe")     # another monitor, for whoever else wants one
         self.stopped = False
         self._monitor: Monitor | None = None
         Path(f"{path}.command").write_text("\n".join(command) + "\n")
@@ -302,33 +303,41 @@ class Pair:
         monitor.command("x-colo-lost-heartbeat")
         wait_until(lambda: monitor.command("query-colo-status")["mode"] == "none"
                    and monitor.command("query-status")["running"], 30, "the primary alone")
-        self.secondary.close()
-        self.gone.append(self.secondary)
-        self.secondary = self._launch("secondary")
+        self.new_secondary()
         self.start_colo()
         return time.monotonic() - began
 
     def change_roles(self) -> float:
         """The secondary has taken over: as the primary it is given a secondary, on the dead one's host; the seconds it took."""
         began = time.monotonic()
-        monitor = self.secondary.monitor
+        mapping = self.comparer if self.options.usage == "proxy" else "rew0"
+        self.exchange()
+        # What the clients send is the new secondary's as it comes; it maps it for itself.
+        for kind, what in self._primary_objects(wait=False):
+            if kind == "-object" and what.startswith(("filter-", "colo-proxy")):
+                what += f",insert=before,position=id={mapping}"
+            said = self.primary.monitor.human(f"{'chardev-add' if kind == '-chardev' else 'object_add'} {what}")
+            if said:
+                raise Failure(f"the new primary: {what}: {said.strip()}")
+        self.new_secondary()
+        self.start_colo()
+        return time.monotonic() - began
+
+    def exchange(self) -> None:
+        """The primary is dead; who was the secondary is called the primary from now on."""
         self.primary.close()
         self.gone.append(self.primary)
         self.primary, self.secondary = self.secondary, None
         self.primary.role = "primary"
         self.nodes = dict(zip(ROLES, reversed(self.nodes.values())))
-        # What the clients send is the new secondary's as it comes; it maps it for itself.
-        rewriter = self.comparer if self.options.usage == "proxy" else "rew0"
         self.generation += 1
-        for kind, what in self._primary_objects(wait=False):
-            if kind == "-object" and what.startswith(("filter-", "colo-proxy")):
-                what += f",insert=before,position=id={rewriter}"
-            said = monitor.human(f"{'chardev-add' if kind == '-chardev' else 'object_add'} {what}")
-            if said:
-                raise Failure(f"the new primary: {what}: {said.strip()}")
+
+    def new_secondary(self) -> None:
+        """Start one that waits for the guest."""
+        if self.secondary:
+            self.secondary.close()
+            self.gone.append(self.secondary)
         self.secondary = self._launch("secondary")
-        self.start_colo()
-        return time.monotonic() - began
 
     def kill_primary(self) -> None:
         self.primary.kill()

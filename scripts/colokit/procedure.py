@@ -104,13 +104,21 @@ class Procedure:
 
     # ------------------------------------------------------------ the whole
 
-    def start(self) -> None:
-        """Steps 1 to 4, and until the guest serves."""
+    def launch(self) -> None:
+        """Steps 1 and 2: two QEMUs."""
         self._make_disk()
         self.primary = self._launch("primary")
-        self._prepare_secondary()
+        self.launch_secondary()
+
+    def start(self) -> None:
+        """Steps 1 to 4, and until the guest serves."""
+        self.launch()
+        self._run(self.secondary, self.document.steps("On Secondary"))
         self._run(self.primary, self.document.steps("On Primary"))
         self.wait_protected()
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
         wait_until(lambda: guest.READY in self.primary.console(), BOOT_TIMEOUT, "the guest's boot under COLO")
 
     def fail_over(self) -> None:
@@ -121,6 +129,10 @@ class Procedure:
         survivor = alive[0]
         self._run(survivor, self.document.steps(f"{survivor.role.title()} Failover"))
         wait_until(lambda: survivor.monitor.command("query-status")["running"], 30, f"the {survivor.role} alone")
+        self.note_failover(survivor)
+
+    def note_failover(self, survivor: Qemu) -> None:
+        """It is the primary from now on, and has no secondary."""
         if survivor is self.secondary:
             # A primary that was a secondary is what it stays.
             survivor.role = "primary"
@@ -133,7 +145,8 @@ class Procedure:
     def resume(self) -> None:
         """The survivor, which is the primary now, is given a secondary on the other node."""
         was_secondary = "secondary" in self.primary.console_path.name
-        self._prepare_secondary()
+        self.launch_secondary()
+        self._run(self.secondary, self.document.steps("On Secondary"))
         self._run(self.primary, self.document.steps(f"{'Secondary' if was_secondary else 'Primary'} resume"))
         self.wait_protected()
 
@@ -210,14 +223,13 @@ class Procedure:
 
     # ------------------------------------------------------------ the document's commands
 
-    def _prepare_secondary(self) -> None:
-        """Steps 2 and 3."""
+    def launch_secondary(self) -> None:
+        """Step 2."""
         for step in self.document.steps("2. Secondary"):
             if step.shell.startswith("qemu-img "):
                 words = self._words(step.shell, "secondary")
                 self._qemu_img(*words[1:-1], str(DISK_SIZE))
         self.secondary = self._launch("secondary")
-        self._run(self.secondary, self.document.steps("On Secondary"))
 
     def _words(self, command: str, role: str) -> list[str]:
         command = command.replace("$imagefolder", str(self.images(role)))
@@ -229,7 +241,8 @@ class Procedure:
         self.started += 1
         path = self.directory / f"{role}-{self.started}"
         command = [str(self.emulator), "-nodefaults", "-no-user-config", "-display", "none",
-                   "-serial", f"file:{path}.console", "-qmp", f"unix:{path}.qmp,server=on,wait=off", "-D", f"{path}.trace",
+                   "-serial", f"file:{path}.console", "-qmp", f"unix:{path}.qmp,server=on,wait=off",
+                   "-qmp", f"unix:{path}.probe,server=on,wait=off", "-D", f"{path}.trace",
                    *self.guest.arguments("rtl8139", f"{self.network.guest_arguments()} disk=sda"),
                    "-netdev", f"tap,id=hn0,vhost=off,ifname={self.nodes[role].tap},script=no,downscript=no"]
         words = iter(self._words(step.shell, role)[1:])

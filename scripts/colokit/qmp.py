@@ -32,15 +32,16 @@ def _package():
 class Monitor:
     """A connection to one QEMU's monitor.  For use by one thread, the one that made it."""
 
-    def __init__(self, path: Path, name: str):
+    def __init__(self, place: Path | tuple[str, int], name: str):
+        """@place: the path of a unix socket, or a host and a port."""
         legacy, self._error = _package_once()
         self.name = name
         self.events: list[dict[str, Any]] = []
-        self._qmp = legacy.QEMUMonitorProtocol(str(path), nickname=name)
+        self._qmp = legacy.QEMUMonitorProtocol(place if isinstance(place, tuple) else str(place), nickname=name)
         try:
             self._qmp.connect()
         except self._error as error:
-            raise Failure(f"{name}: cannot connect to {path}: {error}") from None
+            raise Failure(f"{name}: cannot connect to {place}: {error}") from None
 
     def close(self) -> None:
         with contextlib.suppress(Exception):   # the other end may be dead
@@ -78,14 +79,20 @@ class Monitor:
                 if event["event"] == name:
                     self.events.remove(event)
                     return event
-            left = deadline - time.monotonic()
-            try:
-                if left <= 0:
-                    raise asyncio.TimeoutError
-                event = self._qmp.pull_event(left)
-            except asyncio.TimeoutError:
-                raise Failure(f"{self.name}: no event {name} within {timeout:g} s") from None
-            self.events.append(event)
+            if not self.wait_events(deadline - time.monotonic()):
+                raise Failure(f"{self.name}: no event {name} within {timeout:g} s")
+
+    def wait_events(self, timeout: float) -> bool:
+        """Wait for one more event, which self.events has then; false if none came."""
+        try:
+            if timeout <= 0:
+                raise asyncio.TimeoutError
+            self.events.append(self._qmp.pull_event(timeout))
+        except asyncio.TimeoutError:
+            return False
+        except self._error as error:
+            raise Failure(f"{self.name}: the connection to the monitor has ended: {error}") from None
+        return True
 
 
 _found = None

@@ -67,7 +67,7 @@ class FloodTest(PairTest):
         thaw = freeze + min(FROZEN, seconds / 3)
         receiver, sender = multiprocessing.Pipe(duplex=False)
         prober = multiprocessing.get_context("fork").Process(
-            target=probe, args=(str(pair.directory / "primary.probe"), seconds, sender), daemon=True)
+            target=probe, args=(str(pair.primary.probe_path), seconds, sender), daemon=True)
 
         prober.start()
         downloader.start()
