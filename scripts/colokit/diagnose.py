@@ -118,9 +118,9 @@ def _of_comparison(first: dict[str, Any], last: dict[str, Any]) -> Iterator[Find
     rate = (last["checkpoints"] - first["checkpoints"]) / LOOK
     if rate > MANY_CHECKPOINTS:
         counts = {item["reason"]: item["count"] for item in first["divergences"]}
-        grown = {item["reason"]: item["count"] - counts[item["reason"]] for item in last["divergences"]}
-        reason = max(grown, key=grown.__getitem__)
-        if grown[reason]:
+        grown = {item["reason"]: item["count"] - counts.get(item["reason"], 0) for item in last["divergences"]}
+        reason = max(grown, key=grown.__getitem__, default=None)
+        if reason and grown[reason]:
             where = f"; the last in {last['last-flow']}" if "last-flow" in last else ""
             yield Finding(f"{rate:.1f} checkpoints a second, most for the reason {reason}{where}", REASONS[reason])
         else:
