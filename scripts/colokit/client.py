@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import select
 import socket
 import struct
@@ -16,6 +17,8 @@ from .network import Network
 
 SO_RCVBUFFORCE = 33
 TIMEOUT = 60.0      # seconds without a byte after which a transfer has failed
+FILES = 40          # that Writer has written over and over
+FILE_SIZE = 20_000
 
 
 def connect(network: Network, port: int = 80, timeout: float = TIMEOUT,
@@ -77,6 +80,7 @@ class Dripping(threading.Thread):
         super().__init__(daemon=True, name="dripping")
         self.over = threading.Event()
         self.answers = 0
+        self.last = 0.0         # when the last one came
         self.error: str | None = None
         address = network.guest_address if family == socket.AF_INET else network.guest_address6
         self.socket = connect(network, timeout=30, address=address)
@@ -88,6 +92,7 @@ class Dripping(threading.Thread):
                 while not self.over.is_set():
                     connection.sendall(request)
                     self._read(answers)
+                    self.last = time.monotonic()
                     self.answers += 1
                     self.over.wait(0.01)
         except (OSError, ValueError) as error:
@@ -101,6 +106,39 @@ class Dripping(threading.Thread):
                 length = int(line.split(b":")[1])
         if answers.read(length) != b"ready\n":
             raise ValueError("a wrong answer")
+
+
+def file_content(version: int) -> bytes:
+    """What Writer has the guest keep as that version."""
+    return random.Random(version).randbytes(FILE_SIZE)
+
+
+class Writer(threading.Thread):
+    """A client that has the guest keep files, one after the other, and remembers which it was told are on the disk."""
+
+    def __init__(self, network: Network):
+        super().__init__(daemon=True, name="writer")
+        self.network = network
+        self.over = threading.Event()
+        self.kept: dict[int, int] = {}      # file: the version that is on the disk for certain
+        self.version = 0                    # that is being written
+        self.error: str | None = None
+
+    def run(self) -> None:
+        try:
+            while not self.over.is_set():
+                number = self.version % FILES
+                request(self.network, f"/disk/{number}", file_content(self.version))
+                self.kept[number] = self.version
+                self.version += 1
+        except Failure as error:
+            self.error = str(error)
+
+    def wrong_in(self, files: dict[int, bytes], kept: dict[int, int]) -> list[int]:
+        """Which of these files are not what they were, nor what has been written over them since."""
+        return [number for number, version in kept.items()
+                if files.get(number) not in (file_content(later) for later in range(version, self.version + 1)
+                                             if later % FILES == number)]
 
 
 class Download(threading.Thread):

@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import secrets
 import subprocess
 import sys
 import time
@@ -226,19 +228,69 @@ def resync(primary: Node, secondary: Node, arguments: argparse.Namespace) -> Non
 
 
 def make_primary(primary: Node, secondary: Node, undo: Undo) -> None:
-    """A survivor that was a secondary has no primary's colo-proxy yet; the new secondary tells where it will look for it."""
+    """A survivor that was a secondary has no primary's objects yet; the new secondary tells where it will look for them."""
     if primary.is_fit("primary"):
         return
+    rewriters = [name for name, kind in primary.filters().items() if kind == "filter-rewriter"]
+    if proxies := primary.proxies("secondary"):
+        make_proxies(primary, secondary, proxies, undo)
+    elif len(rewriters) == 1:
+        make_four(primary, secondary, rewriters[0], undo)
+    else:
+        raise Failure(f"the survivor has {len(rewriters)} filter-rewriters and no colo-proxy: add a primary's objects to it by hand, "
+                      "as docs/usage.rst says")
+
+
+def make_proxies(primary: Node, secondary: Node, old: list[str], undo: Undo) -> None:
+    """Each before the one that maps its netdev's connections."""
     theirs = secondary.proxies("secondary")
-    old = primary.proxies("secondary")
-    if not theirs or not old:
-        raise Failure("the survivor has no primary's objects; add them before its rewriter, as docs/usage.rst says, or use colo-proxy")
+    if len(theirs) != len(old):
+        raise Failure(f"the survivor has {len(old)} colo-proxy objects, the new secondary {len(theirs)}; it needs as many")
     taken = primary.objects()
+    free = (name for number in range(1, 1000) if (name := f"f{number}") not in taken)
     for mapping, their in zip(old, theirs):
-        name = next(f"f{number}" for number in range(1, 1000) if f"f{number}" not in taken)
-        primary.command("object-add", qom_type="colo-proxy", id=name, netdev=primary.get(mapping, "netdev"), queue="all",
-                        mode="primary", addr=secondary.get(their, "addr"), insert="before", position=f"id={mapping}")
-        undo.note(f"the primary has {name}", lambda name=name: primary.command("object-del", id=name))
+        add_object(primary, undo, next(free), "colo-proxy", netdev=primary.get(mapping, "netdev"), queue="all", mode="primary",
+                   addr=secondary.get(their, "addr"), insert="before", position=f"id={mapping}")
+
+
+def make_four(primary: Node, secondary: Node, rewriter: str, undo: Undo) -> None:
+    """The documentation's objects, by its names; those within the survivor meet at sockets that only it knows."""
+    netdev, vnet = primary.get(rewriter, "netdev"), primary.get(rewriter, "vnet_hdr_support")
+    addresses = {chardev["label"]: chardev["filename"] for chardev in secondary.command("query-chardev")}
+    redirectors = [name for name, kind in secondary.filters().items() if kind == "filter-redirector"]
+    listening = {}
+    for name, end in (("mirror0", "indev"), ("compare1", "outdev")):
+        found = [addresses[chardev] for each in redirectors if (chardev := secondary.get(each, end)) in addresses]
+        match = re.search(r"tcp:\[?(.*?)\]?:(\d+)", found[0]) if len(found) == 1 else None
+        if not match:
+            raise Failure("the new secondary's redirectors do not tell where they look for the primary; their chardevs must be TCP "
+                          "sockets with reconnect=1")
+        listening[name] = {"type": "inet", "data": {"host": match[1], "port": match[2]}}
+    token = secrets.token_hex(8)
+    for name, label in (("compare0", "in"), ("compare_out", "out")):
+        listening[name] = {"type": "unix", "data": {"path": f"colo-{label}-{token}", "abstract": True}}
+    for name, address in listening.items():
+        add_chardev(primary, undo, name, address, True)
+    for name, other in (("compare0-0", "compare0"), ("compare_out0", "compare_out")):
+        add_chardev(primary, undo, name, listening[other], False)
+    place = {"netdev": netdev, "vnet_hdr_support": vnet, "insert": "before", "position": f"id={rewriter}"}
+    add_object(primary, undo, "m0", "filter-mirror", queue="tx", outdev="mirror0", **place)
+    add_object(primary, undo, "redire0", "filter-redirector", queue="rx", indev="compare_out", **place)
+    add_object(primary, undo, "redire1", "filter-redirector", queue="rx", outdev="compare0", **place)
+    add_object(primary, undo, "iothread1", "iothread")
+    add_object(primary, undo, "comp0", "colo-compare", primary_in="compare0-0", secondary_in="compare1", outdev="compare_out0",
+               iothread="iothread1", vnet_hdr_support=vnet)
+
+
+def add_chardev(node: Node, undo: Undo, name: str, address: dict[str, Any], server: bool) -> None:
+    data = {"addr": address, "server": server} | ({"wait": False} if server else {})
+    node.command("chardev-add", id=name, backend={"type": "socket", "data": data})
+    undo.note(f"the {node.side} has the chardev {name}", lambda: node.command("chardev-remove", id=name))
+
+
+def add_object(node: Node, undo: Undo, name: str, kind: str, **properties: Any) -> None:
+    node.monitor.execute("object-add", {"qom-type": kind, "id": name, **properties})
+    undo.note(f"the {node.side} has {name}", lambda: node.command("object-del", id=name))
 
 
 def mirror(primary: Node, secondary: Node, pairs: list[tuple[Disk, str]], arguments: argparse.Namespace, undo: Undo) -> None:

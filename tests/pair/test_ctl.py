@@ -69,11 +69,7 @@ class CtlTest(unittest.TestCase):
         pair.exchange()
         pair.new_secondary()
         both = {"primary": pair.primary, "secondary": pair.secondary}
-        if usage() == "proxy":
-            ctl("resync", **both)
-        else:
-            self.assertIn("docs/usage.rst", ctl("resync", ok=False, **both))
-            return
+        ctl("resync", **both)
         self.assertEqual(client.request(pair.network), b"ready\n")
         ctl("unprotect", **both)
         pair.secondary.process.wait(10)
@@ -163,13 +159,12 @@ class CtlTest(unittest.TestCase):
         nodes.note_failover(nodes.secondary)
         keep(4)
         self.assertEqual(nodes.files_on_disk(), files)
-        if usage() == "proxy":
-            nodes.launch_secondary()
-            ctl("resync", primary=nodes.primary, secondary=nodes.secondary)
-            nodes.primary.kill()
-            ctl("failover", "--primary-is-dead", secondary=nodes.secondary)
-            nodes.note_failover(nodes.secondary)
-            self.assertEqual(nodes.files_on_disk(), files)
+        nodes.launch_secondary()
+        ctl("resync", primary=nodes.primary, secondary=nodes.secondary)
+        nodes.primary.kill()
+        ctl("failover", "--primary-is-dead", secondary=nodes.secondary)
+        nodes.note_failover(nodes.secondary)
+        self.assertEqual(nodes.files_on_disk(), files)
         self.assertEqual(nodes.trouble(), [])
 
 

@@ -1,57 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The procedure of the host's docs/COLO-FT.txt, with disks: both failovers, resuming on either, roles reversed, twice round."""
 
-import random
 import socket
-import threading
 import unittest
 
 from colokit import client
-from colokit.machine import Failure
+from colokit.client import Writer
 from colokit.network import Network
 from colokit.pair import wait_until
 from colokit.pairtest import emulator, usage
 from colokit.procedure import Procedure
-
-FILES = 40
-SIZE = 20_000
-
-
-def content(version: int) -> bytes:
-    return random.Random(version).randbytes(SIZE)
-
-
-class Writer(threading.Thread):
-    """A client that has the guest keep files, one after the other, and remembers which it was told are on the disk."""
-
-    def __init__(self, network: Network):
-        super().__init__(daemon=True, name="writer")
-        self.network = network
-        self.over = threading.Event()
-        self.kept: dict[int, int] = {}      # file: the version that is on the disk for certain
-        self.version = 0                    # that is being written
-        self.error: str | None = None
-
-    def run(self) -> None:
-        try:
-            while not self.over.is_set():
-                number = self.version % FILES
-                client.request(self.network, f"/disk/{number}", content(self.version))
-                self.kept[number] = self.version
-                self.version += 1
-        except Failure as error:
-            self.error = str(error)
-
-    def wait_for_more(self, count: int = 30) -> None:
-        wanted = self.version + count
-        wait_until(lambda: self.error or self.version >= wanted, 60, f"{count} further files")
-
-    def wrong_in(self, files: dict[int, bytes], kept: dict[int, int]) -> list[int]:
-        """Which of these files are not what they were, nor what has been written over them since."""
-        return [number for number, version in kept.items()
-                if files.get(number) not in (content(later) for later in range(version, self.version + 1)
-                                             if later % FILES == number)]
-
 
 class ProcedureTest(unittest.TestCase):
 
@@ -80,7 +38,8 @@ class ProcedureTest(unittest.TestCase):
     def go_on(self) -> None:
         """Everybody gets more answers."""
         wanted = [each.answers + 10 for each in self.connections]
-        self.writer.wait_for_more()
+        files = self.writer.version + 30
+        wait_until(lambda: self.writer.error or self.writer.version >= files, 60, "further files")
         wait_until(lambda: all(each.error or each.answers >= enough for each, enough in zip(self.connections, wanted)),
                    60, "answers on the connections")
         self.assertIsNone(self.writer.error)
