@@ -115,6 +115,7 @@ class Soak:
         self.counts = {"checkpoint": 0, "frozen for a moment": 0, "frozen": 0, "killed": 0}
         self.began = time.monotonic()
         self.checkpoints = 0            # of secondaries that are gone
+        self.reasons: dict[str, int] = {}
 
     def tell(self, what: str) -> None:
         print(f"{time.monotonic() - self.began:8.1f} s  {what}", flush=True)
@@ -192,12 +193,14 @@ class Soak:
             self.load.over.set()
             self.load.join()
         self.checkpoints += self.pair.checkpoints()
+        self.reasons = {item["reason"]: item["count"] for item in self.pair.comparison()["divergences"]}
 
     def verdict(self) -> dict:
         grown = [memory.grown for memory in self.memories if memory.grown]
         return {"seconds": round(time.monotonic() - self.began, 1), "requests": self.load.requests,
                 "bytes": self.load.bytes, "failures": self.load.failures, "errors": self.load.errors,
                 "broken": self.load.broken, "worst_gap_ms": self.load.worst, "checkpoints": self.checkpoints,
+                "reasons": self.reasons,
                 "happened": self.counts, "memory_growth": max(grown, default=None),
                 "memory_mib": {memory.qemu.role: round(memory.last, 1) for memory in self.memories}}
 
@@ -210,6 +213,7 @@ def tell_verdict(verdict: dict) -> bool:
             ("failures", f"{verdict['failures']} {verdict['errors'] or ''}"),
             ("longest gap", f"{verdict['worst_gap_ms']:.0f} ms"),
             ("checkpoints", f"{verdict['checkpoints']}"),
+            ("  by reason", ", ".join(f"{reason} {count}" for reason, count in verdict["reasons"].items()) or "none"),
             *((f"  {what}" if what != "checkpoint" else "  asked for by us", f"{count}")
               for what, count in verdict["happened"].items()),
             ("memory", f"not looked at: that takes more than {SETTLED / 60:.0f} minutes" if grown is None else
