@@ -305,7 +305,7 @@ def mirror(primary: Node, secondary: Node, pairs: list[tuple[Disk, str]], argume
         if job not in there:
             primary.command("drive-mirror", device=disk.device, job_id=job, target=f"nbd://{place}:{port}/{image}",
                             mode="existing", format="raw", sync="full")
-            undo.note(f"{disk.device} is copied", lambda job=job: primary.command("block-job-cancel", device=job, force=True))
+            undo.note(f"{disk.device} is being copied", lambda job=job: end_job(primary, job))
     with Progress("copying the disks") as progress:
         def synced() -> bool:
             found = {job["device"]: job for job in primary.command("query-block-jobs")}
@@ -319,9 +319,13 @@ def mirror(primary: Node, secondary: Node, pairs: list[tuple[Disk, str]], argume
     undo.note("the guest stands still", lambda: primary.command("cont"))
     for job in jobs:
         primary.command("block-job-cancel", device=job)
-        undo.steps = [step for step in undo.steps if not step[0].endswith("is copied")]
     wait_until(lambda: not set(jobs) & {job["device"] for job in primary.command("query-block-jobs")}, ALONE_TIMEOUT,
                "the end of the disks' copying")
+
+
+def end_job(primary: Node, job: str) -> None:
+    if job in {each["device"] for each in primary.command("query-block-jobs")}:
+        primary.command("block-job-cancel", device=job, force=True)
 
 
 # ---------------------------------------------------------------- unprotect

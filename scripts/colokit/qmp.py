@@ -59,7 +59,8 @@ class Monitor:
         except asyncio.TimeoutError:
             raise Failure(f"{self.name}: no answer to {name} within {timeout:g} s") from None
         except self._error as error:
-            raise Failure(f"{self.name}: {name}: {error}") from None
+            ended = "disconnect" in str(error).lower()
+            raise Failure(f"{self.name}: {name}: {'the monitor has gone; has that QEMU ended?' if ended else error}") from None
 
     def human(self, line: str, timeout: float = TIMEOUT) -> str:
         """Run a command of the human monitor and return what it prints."""
