@@ -41,7 +41,8 @@ class Monitor:
         try:
             self._qmp.connect()
         except self._error as error:
-            raise Failure(f"{name}: cannot connect to {place}: {error}") from None
+            where = ":".join(map(str, place)) if isinstance(place, tuple) else place
+            raise Failure(f"{name}: cannot connect to {where}: {error}") from None
 
     def close(self) -> None:
         with contextlib.suppress(Exception):   # the other end may be dead

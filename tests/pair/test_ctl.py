@@ -21,17 +21,18 @@ class Control:
     def __init__(self, test: unittest.TestCase, hosts: Namespace):
         self.test, self.hosts = test, hosts
 
-    def command(self, words: tuple[str, ...], monitors: dict[str, Qemu]) -> list[str]:
-        places = [word for side, qemu in monitors.items() for word in (f"--{side}", str(qemu.probe_path))]
+    def command(self, words: tuple[str, ...], monitors: dict[str, Qemu | str]) -> list[str]:
+        places = [word for side, node in monitors.items()
+                  for word in (f"--{side}", node if isinstance(node, str) else str(node.probe_path))]
         return self.hosts.command([str(ROOT / "scripts/colo-ctl"), *places, *words])
 
-    def __call__(self, *words: str, ok: bool = True, **monitors: Qemu) -> str:
+    def __call__(self, *words: str, ok: bool = True, **monitors: Qemu | str) -> str:
         """What it says; it must go well, or must not."""
         result = subprocess.run(self.command(words, monitors), capture_output=True, text=True, timeout=120, check=False)
         self.test.assertEqual(result.returncode == 0, ok, f"{words}: {result.stdout}{result.stderr}")
         return result.stdout + result.stderr
 
-    def status(self, **monitors: Qemu) -> dict:
+    def status(self, **monitors: Qemu | str) -> dict:
         return json.loads(self("status", "--json", **monitors))
 
 
@@ -116,6 +117,17 @@ class CtlTest(unittest.TestCase):
         self.addCleanup(over.set)
         said = ctl("diagnose", ok=False, **both)
         self.assertRegex(said, rf"checkpoints a second, most for the reason payload; the last in tcp {pair.network.guest_address}:80 ")
+
+    def test_tcp_monitors(self) -> None:
+        """Two monitors on the network, as from a third host."""
+        places = {"primary": "127.0.0.1:4444", "secondary": "127.0.0.2:4444"}
+        _, ctl = self.begin(more={side: ["-qmp", f"tcp:{place},server=on,wait=off"] for side, place in places.items()})
+        ctl("protect", **places)
+        facts = ctl.status(**places)
+        self.assertEqual([facts[side]["mode"] for side in places], ["primary", "secondary"])
+        said = ctl("status", ok=False, primary="127.0.0.1:4445")
+        self.assertIn("cannot connect to 127.0.0.1:4445", said)
+        self.assertIn("there is no /nowhere; start its QEMU with -qmp unix:/nowhere", ctl("status", ok=False, primary="/nowhere"))
 
     def test_undone(self) -> None:
         """What cannot be done leaves things as they were."""
