@@ -19,13 +19,15 @@ from typing import Any, Callable
 
 from .diagnose import diagnose
 from .machine import Failure, Progress, reporting
-from .node import ENDED, Disk, Node, replica_of
+from .node import ENDED, Disk, Node, link_of, replica_of
 
-START_TIMEOUT = 600.0           # s, for the first copy of the guest's memory
+STALL_TIMEOUT = 60.0            # s without anything being copied
+COLO_TIMEOUT = 30.0             # s for both guests to run once all has been copied
 ALONE_TIMEOUT = 30.0
 POLL = 0.1
 NBD_PORT = 9999
-EVENTS = ("COLO_EXIT", "COLO_PROXY_PEER_LOST")
+WATCH_TIMEOUT = 5.0             # s in which a monitor must answer
+EVENTS = ("COLO_EXIT", "COLO_PROXY_PEER_LOST", "MONITOR_LOST")
 
 
 def wait_until(condition: Callable[[], Any], timeout: float, what: str) -> None:
@@ -34,6 +36,22 @@ def wait_until(condition: Callable[[], Any], timeout: float, what: str) -> None:
         if time.monotonic() > deadline:
             raise Failure(f"{what}: not within {timeout:g} s")
         time.sleep(POLL)
+
+
+class Stall:
+    """Something that takes as long as it takes, if only it goes on."""
+
+    def __init__(self, what: str, seconds: float = STALL_TIMEOUT):
+        self.what, self.seconds = what, seconds
+        self.seen: Any = self             # nothing has been seen yet
+        self.since = 0.0
+
+    def check(self, now: Any) -> None:
+        """A Failure if it has been the same for too long."""
+        if self.seen is self or now != self.seen:
+            self.seen, self.since = now, time.monotonic()
+        elif time.monotonic() - self.since > self.seconds:
+            raise Failure(f"{self.what}: nothing has moved for {self.seconds:g} s; what both QEMUs have said tells more")
 
 
 class Undo:
@@ -63,14 +81,22 @@ class Undo:
 
 def protect(primary: Node, secondary: Node, arguments: argparse.Namespace) -> None:
     """Make the secondary the guest's copy.  Disks must be alike; if they are not: resync."""
-    if primary.mode == "primary" and secondary.mode == "secondary":
+    if is_protected(primary, secondary):
         print("protected already")
         return
     check_ready(primary, secondary)
+    if primary.disks() and primary.runs:
+        raise Failure("the guest runs, and has written to its disks what the secondary's lack; use colo-ctl resync, or start the "
+                      "primary's QEMU with -S")
     with Undo() as undo:
         replicate(primary, secondary, pairs_of(primary, secondary), arguments, undo)
         migrate(primary, secondary, arguments, undo)
     print("protected; next: colo-ctl status, or colo-ctl watch")
+
+
+def is_protected(primary: Node, secondary: Node) -> bool:
+    return (primary.mode == "primary" and secondary.mode == "secondary"
+            and all(each["secondary-connected"] and "secondary-lost" not in each for each in primary.comparisons()))
 
 
 def check_ready(primary: Node, secondary: Node) -> None:
@@ -81,6 +107,9 @@ def check_ready(primary: Node, secondary: Node) -> None:
     if primary.version != secondary.version:
         raise Failure(f"the primary's QEMU is {primary.version}, the secondary's {secondary.version}; both must be the same")
     for node in (primary, secondary):
+        if unfit := node.unfit_disks():
+            raise Failure(f"the {node.side} has disks that are not replicated: {', '.join(unfit)}; each must be a quorum with an id, or "
+                          "read-only: docs/operating.rst")
         if not node.is_fit(node.side):
             raise Failure(f"the {node.side} has no COLO proxy; start it with "
                           f"-object colo-proxy,id=f0,netdev=NETDEV,queue=all,mode={node.side},addr=HOST:PORT"
@@ -122,19 +151,26 @@ def replicate(primary: Node, secondary: Node, pairs: list[tuple[Disk, str]], arg
     """The primary's writes go to the secondary as well."""
     serve_disks(secondary, pairs, arguments, undo)
     host, port = nbd_address(secondary, arguments)
+    unreplicate(primary)                # what an earlier secondary has left behind
     for disk, image in pairs:
         node = replica_of(disk.device)
-        if disk.replicated:
-            continue
         primary.command("blockdev-add", **{"node_name": node, "driver": "replication", "mode": "primary", "file": {
-            "driver": "nbd", "export": image, "server": {"type": "inet", "host": host, "port": port}}})
+            "driver": "nbd", "node-name": link_of(disk.device), "export": image,
+            "server": {"type": "inet", "host": host, "port": port}}})
         undo.note(f"{disk.device} has a replica", lambda node=node: primary.command("blockdev-del", node_name=node))
         primary.command("x-blockdev-change", parent=disk.device, node=node)
         undo.note(f"{disk.device} is replicated", lambda disk=disk: part(primary, disk.device))
 
 
 def part(primary: Node, device: str) -> None:
-    """The disk is written here only: its child that is the replica goes."""
+    """
+    The disk is written here only: its child that is the replica goes.  A secondary that has fallen silent would have the disk, and
+    then all of QEMU, wait for its answer; so the connection to it is broken first.
+    """
+    try:
+        primary.command("yank", instances=[{"type": "block-node", "node-name": link_of(device)}])
+    except Failure:
+        pass                            # there is none any more
     if child := primary.child_name(replica_of(device)):
         primary.command("x-blockdev-change", parent=device, child=child)
 
@@ -155,7 +191,9 @@ def migrate(primary: Node, secondary: Node, arguments: argparse.Namespace, undo:
     set_colo(primary, True)
     undo.note("the primary is set to COLO", lambda: set_colo(primary, False))
     primary.command("migrate", uri=uri)
-    undo.note("the guest is copied", lambda: primary.command("migrate_cancel"))
+    undo.note("the copying of the guest", lambda: stop_migration(primary))
+    copied = Stall("the copying of the guest's memory")
+    came_apart = Stall("both guests running under COLO", COLO_TIMEOUT)
     with Progress("copying the guest's memory") as progress:
         def both_run() -> bool:
             info = primary.migration()
@@ -164,8 +202,25 @@ def migrate(primary: Node, secondary: Node, arguments: argparse.Namespace, undo:
             ram = info.get("ram")
             if ram and ram["total"]:
                 progress.update(1 - ram["remaining"] / ram["total"])
+                copied.check(ram["transferred"] if info.get("status") != "colo" else time.monotonic())
+            if info.get("status") == "colo":
+                came_apart.check(None)
             return primary.mode == "primary" and primary.runs and secondary.mode == "secondary" and secondary.runs
-        wait_until(both_run, START_TIMEOUT, "both guests running under COLO")
+        wait_until(both_run, float("inf"), "both guests running under COLO")
+
+
+def stop_migration(primary: Node) -> None:
+    """Whatever stage it is at; afterwards the guest runs as before."""
+    if primary.mode == "primary":
+        end_colo(primary)
+        return
+    primary.command("migrate_cancel")
+    wait_until(lambda: primary.migration().get("status", "none") in (*ENDED, "none"), ALONE_TIMEOUT, "the end of the migration")
+
+
+def end_colo(node: Node) -> None:
+    node.command("x-colo-lost-heartbeat")
+    wait_until(lambda: node.mode == "none" and node.runs, ALONE_TIMEOUT, "the guest running alone")
 
 
 def set_colo(primary: Node, on: bool) -> None:
@@ -191,8 +246,8 @@ def failover(node: Node, arguments: argparse.Namespace) -> None:
         raise Failure("this QEMU is not in COLO, and its guest does not run: there is nothing to take over")
     if mode == "primary":
         unreplicate(node)
-    node.command("x-colo-lost-heartbeat")
-    wait_until(lambda: node.mode == "none" and node.runs, ALONE_TIMEOUT, "the guest running alone")
+    end_colo(node)
+    set_colo(node, False)
     if mode == "secondary":
         remove_redirectors(node)
     print("it serves alone, unprotected; next: start another secondary, then colo-ctl resync")
@@ -213,7 +268,7 @@ def remove_redirectors(node: Node) -> None:
 
 def resync(primary: Node, secondary: Node, arguments: argparse.Namespace) -> None:
     """Copy the disks to a new secondary, then protect."""
-    if primary.mode == "primary" and secondary.mode == "secondary":
+    if is_protected(primary, secondary):
         print("protected already")
         return
     with Undo() as undo:
@@ -243,14 +298,16 @@ def make_primary(primary: Node, secondary: Node, undo: Undo) -> None:
 
 def make_proxies(primary: Node, secondary: Node, old: list[str], undo: Undo) -> None:
     """Each before the one that maps its netdev's connections."""
-    theirs = secondary.proxies("secondary")
-    if len(theirs) != len(old):
-        raise Failure(f"the survivor has {len(old)} colo-proxy objects, the new secondary {len(theirs)}; it needs as many")
+    theirs = {secondary.get(name, "netdev"): name for name in secondary.proxies("secondary")}
+    ours = {primary.get(name, "netdev"): name for name in old}
+    if ours.keys() != theirs.keys():
+        raise Failure(f"the survivor has a colo-proxy on {', '.join(sorted(ours))}, the new secondary on "
+                      f"{', '.join(sorted(theirs)) or 'no netdev'}; they must be the same")
     taken = primary.objects()
     free = (name for number in range(1, 1000) if (name := f"f{number}") not in taken)
-    for mapping, their in zip(old, theirs):
-        add_object(primary, undo, next(free), "colo-proxy", netdev=primary.get(mapping, "netdev"), queue="all", mode="primary",
-                   addr=secondary.get(their, "addr"), insert="before", position=f"id={mapping}")
+    for netdev, mapping in ours.items():
+        add_object(primary, undo, next(free), "colo-proxy", netdev=netdev, queue="all", mode="primary",
+                   addr=secondary.get(theirs[netdev], "addr"), insert="before", position=f"id={mapping}")
 
 
 def make_four(primary: Node, secondary: Node, rewriter: str, undo: Undo) -> None:
@@ -300,17 +357,18 @@ def mirror(primary: Node, secondary: Node, pairs: list[tuple[Disk, str]], argume
     host, port = nbd_address(secondary, arguments)
     place = f"[{host}]" if ":" in host else host
     jobs = [f"resync-{disk.device}" for disk, _ in pairs]
-    there = {job["device"] for job in primary.command("query-block-jobs")}
+    unreplicate(primary)
     for job, (disk, image) in zip(jobs, pairs):
-        if job not in there:
-            primary.command("drive-mirror", device=disk.device, job_id=job, target=f"nbd://{place}:{port}/{image}",
-                            mode="existing", format="raw", sync="full")
-            undo.note(f"{disk.device} is being copied", lambda job=job: end_job(primary, job))
+        end_job(primary, job)           # of an earlier attempt
+        primary.command("drive-mirror", device=disk.device, job_id=job, target=f"nbd://{place}:{port}/{image}",
+                        mode="existing", format="raw", sync="full", auto_dismiss=False)
+        undo.note(f"{disk.device} is being copied", lambda job=job: end_job(primary, job))
     with Progress("copying the disks") as progress:
         def synced() -> bool:
             found = {job["device"]: job for job in primary.command("query-block-jobs")}
-            if not found.keys() >= set(jobs):
-                raise Failure("the copying of the disks has ended too early; the primary's log says why")
+            for job in jobs:
+                if job not in found or job_of(primary, job)["status"] == "concluded":
+                    raise Failure(f"the copying of the disks has ended too early: {job_of(primary, job).get('error', job)}")
             total = sum(found[job]["len"] for job in jobs)
             progress.update(sum(found[job]["offset"] for job in jobs) / total if total else 1.0)
             return all(found[job]["ready"] for job in jobs)
@@ -319,26 +377,44 @@ def mirror(primary: Node, secondary: Node, pairs: list[tuple[Disk, str]], argume
     undo.note("the guest stands still", lambda: primary.command("cont"))
     for job in jobs:
         primary.command("block-job-cancel", device=job)
-    wait_until(lambda: not set(jobs) & {job["device"] for job in primary.command("query-block-jobs")}, ALONE_TIMEOUT,
-               "the end of the disks' copying")
+    for job in jobs:
+        wait_until(lambda job=job: job_of(primary, job)["status"] == "concluded", ALONE_TIMEOUT, "the end of the disks' copying")
+        if error := job_of(primary, job).get("error"):
+            raise Failure(f"{job}: {error}")
+        primary.command("job-dismiss", id=job)
+
+
+def job_of(primary: Node, name: str) -> dict[str, Any]:
+    return next((job for job in primary.command("query-jobs") if job["id"] == name), {"status": "gone"})
 
 
 def end_job(primary: Node, job: str) -> None:
-    if job in {each["device"] for each in primary.command("query-block-jobs")}:
+    """Whatever it is at."""
+    if job_of(primary, job)["status"] == "gone":
+        return
+    if job_of(primary, job)["status"] != "concluded":
         primary.command("block-job-cancel", device=job, force=True)
+        wait_until(lambda: job_of(primary, job)["status"] in ("concluded", "gone"), ALONE_TIMEOUT, f"the end of {job}")
+    if job_of(primary, job)["status"] == "concluded":
+        primary.command("job-dismiss", id=job)
 
 
 # ---------------------------------------------------------------- unprotect
 
 def unprotect(primary: Node, secondary: Node | None, _: argparse.Namespace) -> None:
     """End COLO: the guest goes on at the primary, alone; the secondary's QEMU ends."""
-    if secondary and (secondary.mode == "secondary" or secondary.waits):
+    mode = primary.mode
+    if mode != "primary" and not (mode == "none" and primary.runs):
+        raise Failure("the guest does not run at --primary; nothing has been ended")
+    if secondary and secondary.mode == "secondary":
+        if mode != "primary":
+            raise Failure("that secondary is not this primary's: it may hold a guest that is nowhere else; nothing has been ended")
         secondary.command("quit")
-    if primary.mode == "primary":
-        unreplicate(primary)
-        primary.command("x-colo-lost-heartbeat")
-        wait_until(lambda: primary.mode == "none" and primary.runs, ALONE_TIMEOUT, "the guest running alone")
-    print("the guest runs alone, unprotected")
+    unreplicate(primary)
+    if mode == "primary":
+        end_colo(primary)
+    set_colo(primary, False)
+    print("the guest runs alone, unprotected" + ("" if secondary else "; its secondary's QEMU may be ended"))
 
 
 # ---------------------------------------------------------------- status
@@ -397,23 +473,31 @@ def status(nodes: list[Node], arguments: argparse.Namespace) -> None:
 # ---------------------------------------------------------------- watch
 
 def watch(nodes: list[Node], arguments: argparse.Namespace) -> None:
-    """A line of JSON for each event, and the command, if there is one."""
+    """A line of JSON for each event, and the command, if there is one; a monitor that has gone is an event, too."""
     print("watching", file=sys.stderr, flush=True)
-    while True:
-        for node in nodes:
-            node.monitor.wait_events(0.5)
-            events, node.monitor.events = node.monitor.events, []
-            for event in events:
-                if event["event"] not in EVENTS:
-                    continue
-                facts = {"side": node.side, "event": event["event"], **event.get("data", {})}
-                print(json.dumps(facts), flush=True)
-                if arguments.run:
-                    told = {f"COLO_{key.upper()}": str(value) for key, value in facts.items()}
-                    subprocess.run(arguments.run, shell=True, env=os.environ | told, check=False)
-                if arguments.once:
-                    return
-            node.command("query-status")        # it is still there
+    while nodes:
+        for node in [*nodes]:
+            try:
+                node.monitor.wait_events(0.5)
+                node.command("query-status", WATCH_TIMEOUT)
+                found, node.monitor.events = node.monitor.events, []
+            except Failure as failure:
+                nodes.remove(node)
+                found = [*node.monitor.events, {"event": "MONITOR_LOST", "data": {"reason": str(failure)}}]
+            for event in found:
+                if event["event"] in EVENTS:
+                    tell(node, event, arguments.run)
+                    if arguments.once:
+                        return
+    raise Failure("no monitor is left to watch")
+
+
+def tell(node: Node, event: dict[str, Any], command: str | None) -> None:
+    facts = {"side": node.side, "event": event["event"], **event.get("data", {})}
+    print(json.dumps(facts), flush=True)
+    if command:
+        told = {f"COLO_{key.upper()}": str(value) for key, value in facts.items()}
+        subprocess.run(command, shell=True, env=os.environ | told, check=False)
 
 
 # ---------------------------------------------------------------- the command line

@@ -34,7 +34,7 @@ DOWNLOAD = 2_000_000
 # When each of the two may be killed without the guest being lost.
 MOMENTS = {
     "primary": ("working", "in a checkpoint", "while frozen, in the failover"),
-    "secondary": ("working", "in a checkpoint", "in a resync"),
+    "secondary": ("working", "in a checkpoint", "in a resync", "while frozen"),
 }
 
 
@@ -154,6 +154,11 @@ class Kills:
             except Failure:
                 pass                        # as is to be expected
             late.join()
+            self.alone()
+        elif moment == "while frozen":
+            # No word comes from it any more, not even of its end: the guest's writes wait for it until the failover.
+            self.nodes.secondary.stop()
+            self.to_a_moment(moment)
             self.alone()
         else:
             self.to_a_moment(moment)

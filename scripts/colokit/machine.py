@@ -36,13 +36,14 @@ def reporting(name: str | None = None) -> Iterator[None]:
 
     The message begins with the program's name (default: the module's).
 
-    SIGTERM is made to end the program in the same way as Ctrl-C, so that
+    SIGTERM and SIGHUP are made to end the program in the same way as Ctrl-C, so that
     whatever cleans up on an exception does so then, too.
     """
     def terminated(signum, frame):
         raise SystemExit(128 + signum)
 
     signal.signal(signal.SIGTERM, terminated)
+    signal.signal(signal.SIGHUP, terminated)
     name = name or Path(sys.argv[0]).stem
     try:
         yield

@@ -109,14 +109,14 @@ class Node:
     def counters(self) -> list[dict[str, Any]]:
         return self.command("query-colo-proxy")
 
+    def comparisons(self) -> list[dict[str, Any]]:
+        """What its comparing objects count, one for each netdev."""
+        return [item.get("compare", item) for item in self.counters() if item["type"] == "colo-compare" or "compare" in item]
+
     def comparison(self) -> dict[str, Any] | None:
-        """What its comparing object counts."""
-        for item in self.counters():
-            if item["type"] == "colo-compare":
-                return item
-            if "compare" in item:
-                return item["compare"]
-        return None
+        """The first of these that has lost its secondary, or the first."""
+        found = sorted(self.comparisons(), key=lambda each: "secondary-lost" not in each)
+        return found[0] if found else None
 
     # ------------------------------------------------------------ disks
 
@@ -125,6 +125,12 @@ class Node:
                  if block.get("inserted", {}).get("drv") == "quorum"]
         nodes = {node["node-name"] for node in self.command("query-named-block-nodes")}
         return [Disk(device, replica_of(device) in nodes) for device in sorted(found)]
+
+    def unfit_disks(self) -> list[str]:
+        """Those that the guest can write to, and that no secondary would hear of."""
+        return [block["device"] or block["qdev"] for block in self.command("query-block")
+                if "inserted" in block and "qdev" in block and not block["inserted"]["ro"]
+                and (block["inserted"]["drv"] != "quorum" or not block["device"])]
 
     def child_name(self, node: str) -> str | None:
         """As what that node is a child of a quorum."""
@@ -138,6 +144,11 @@ class Node:
         blocks = self.command("query-block")
         return sorted(block["device"] for block in blocks if "inserted" in block and "qdev" not in block
                       and block["inserted"]["drv"] not in ("replication", "quorum"))
+
+
+def link_of(device: str) -> str:
+    """And of the node below it, which is connected to the secondary."""
+    return f"link-{device}"
 
 
 def replica_of(device: str) -> str:

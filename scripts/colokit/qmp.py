@@ -13,20 +13,22 @@ from typing import Any
 from .machine import BUILD, Failure
 
 TIMEOUT = 30.0
+CONNECT_TIMEOUT = 10.0
 
 
 def _package():
-    """QEMU's qemu.qmp, from whichever tree under build/ there is."""
-    for tree in sorted(BUILD.glob("*/*/python/qemu/qmp")):
-        sys.path.insert(0, str(tree.parents[1]))
+    """QEMU's qemu.qmp: from whichever tree under build/ there is, or wherever Python (PYTHONPATH) finds it."""
+    for place in [*sorted(str(tree.parents[1]) for tree in BUILD.glob("*/*/python/qemu/qmp")), None]:
+        sys.path[:0] = [place] if place else []
         try:
             # Both share one event loop; QEMU's wrapper expects it to be set.
             asyncio.set_event_loop(asyncio.new_event_loop())
             from qemu.qmp import QMPError, legacy
             return legacy, QMPError
         except ImportError:
-            sys.path.pop(0)
-    raise Failure(f"there is no QEMU source tree under {BUILD}; run scripts/build-qemu")
+            del sys.path[:1 if place else 0]
+    raise Failure("QEMU's Python package qemu.qmp is not there: set PYTHONPATH to the directory python of a QEMU source tree, or run "
+                  "scripts/build-qemu")
 
 
 class Monitor:
@@ -38,8 +40,13 @@ class Monitor:
         self.name = name
         self.events: list[dict[str, Any]] = []
         self._qmp = legacy.QEMUMonitorProtocol(place if isinstance(place, tuple) else str(place), nickname=name)
+        inner = self._qmp._qmp
+        inner.await_greeting = inner.negotiate = True
         try:
-            self._qmp.connect()
+            self._qmp._sync(inner.connect(place if isinstance(place, tuple) else str(place)), CONNECT_TIMEOUT)
+        except asyncio.TimeoutError:
+            raise Failure(f"{name}: {place} does not greet: somebody else is connected to it, and a QEMU's -qmp serves one at a time; "
+                          "give it another one") from None
         except self._error as error:
             where = ":".join(map(str, place)) if isinstance(place, tuple) else place
             raise Failure(f"{name}: cannot connect to {where}: {error}") from None
