@@ -8,6 +8,7 @@
 #include "net/colo-vmstate.h"
 #include "migration/colo.h"
 #include "migration/qemu-file-types.h"
+#include "net/colo-frame.h"
 #include "qemu/error-report.h"
 
 /* Bytes are fetched so many at a time: of memory no more is used than what has really come is worth. */
@@ -18,6 +19,7 @@ static int put_connections(QEMUFile *f, void *opaque, size_t size, const VMState
     ColoRewriterVMState *state = opaque;
     GByteArray *saved = colo_rewriter_save(state->rewriter);
 
+    state->saved = true;
     qemu_put_be32(f, saved->len);
     qemu_put_buffer(f, saved->data, saved->len);
     g_byte_array_unref(saved);
@@ -60,6 +62,21 @@ static bool is_wanted(void *opaque)
     return migration_in_colo_state() && colo_rewriter_must_be_saved(state->rewriter);
 }
 
+/*
+ * The first migration brings a secondary that knows no connections; the checkpoint that tells it of them must not wait until
+ * there is another reason for one.
+ */
+static void vm_state_changed(void *opaque, bool running, RunState run_state)
+{
+    ColoRewriterVMState *state = opaque;
+
+    if (!migration_in_colo_state()) {
+        state->saved = false;
+    } else if (running && !state->saved && colo_rewriter_must_be_saved(state->rewriter)) {
+        colo_frame_ask();
+    }
+}
+
 void colo_vmstate_begin(ColoRewriterVMState *state, const char *netdev, ColoRewriter *rewriter)
 {
     state->rewriter = rewriter;
@@ -74,11 +91,13 @@ void colo_vmstate_begin(ColoRewriterVMState *state, const char *netdev, ColoRewr
         .fields = state->fields,
     };
     vmstate_register(NULL, VMSTATE_INSTANCE_ID_ANY, &state->description, state);
+    state->vm_state = qemu_add_vm_change_state_handler(vm_state_changed, state);
 }
 
 void colo_vmstate_end(ColoRewriterVMState *state)
 {
     if (state->name) {
+        qemu_del_vm_change_state_handler(state->vm_state);
         vmstate_unregister(NULL, &state->description, state);
         g_free(state->name);
         state->name = NULL;

@@ -13,12 +13,15 @@
 
 #include "migration/vmstate.h"
 #include "net/colo/rewriter.h"
+#include "sysemu/runstate.h"
 
 typedef struct {
     ColoRewriter *rewriter;
     char *name;
     VMStateField fields[2];
     VMStateDescription description;
+    VMChangeStateEntry *vm_state;
+    bool saved;                 /* since COLO began */
 } ColoRewriterVMState;
 
 /* @netdev: its name; @rewriter must live until the end. */

@@ -70,6 +70,22 @@ class RolesTest(PairTest):
         self.assertEqual(client.request(pair.network, "/"), b"ready\n")
         self.assert_guests_well()
 
+    def test_idle(self) -> None:
+        """A connection on which nothing happens is there after a second failover, however soon that comes."""
+        pair = self.start()
+        with client.connect(pair.network) as connection:
+            request = b"GET / HTTP/1.1\r\nHost: guest\r\n\r\n"
+            for turn in range(TURNS):
+                connection.sendall(request)
+                status, _, answer = client.read_header(connection)
+                self.assertEqual((status, answer), (200, b"ready\n"))
+                pair.kill_primary()
+                pair.failover()
+                pair.change_roles()
+                pair.wait_checkpoints(1, 5)         # nobody has a reason to ask for one
+            connection.sendall(request)
+            self.assertEqual(client.read_header(connection)[2], b"ready\n")
+
 
 if __name__ == "__main__":
     unittest.main()
