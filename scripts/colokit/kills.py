@@ -182,6 +182,13 @@ class Kills:
     # ------------------------------------------------------------ the whole
 
     def run(self, kills: int) -> None:
+        try:
+            self._run(kills)
+        finally:
+            for each in (self.writer, self.downloads, *self.connections):
+                each.over.set()
+
+    def _run(self, kills: int) -> None:
         self.nodes.launch()
         self.control("protect", "primary", "secondary")
         self.nodes.wait_ready()
@@ -231,14 +238,9 @@ def main() -> None:
         become_root("kills")
         seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(1 << 32)
         print(f"kills: --seed {seed}", flush=True)
-        document = emulator.parents[1] / "pristine/docs/COLO-FT.txt"
-        with Network() as network, Procedure(emulator, document, network, proxy=not arguments.four) as nodes:
+        with Network() as network, Procedure(emulator, network, proxy=not arguments.four) as nodes:
             kills = Kills(nodes, seed)
-            try:
-                kills.run(arguments.kills)
-            finally:
-                for each in (kills.writer, kills.downloads, *kills.connections):
-                    each.over.set()
+            kills.run(arguments.kills)
         well = kills.tell()
     sys.exit(0 if well else 1)
 

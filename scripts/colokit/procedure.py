@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The procedure of the host's docs/COLO-FT.txt, taken from there word by word, and run.
 
-    with Network() as network, Procedure(emulator, document, network) as nodes:
+    with Network() as network, Procedure(emulator, network) as nodes:
         nodes.start()                       # steps 1 to 4: a guest with a disk, protected
         nodes.primary.kill()
         nodes.run("Secondary Failover")     # on the survivor, whichever it is
@@ -79,11 +79,11 @@ class Document:
 
 
 class Procedure:
-    """Two nodes, each with a directory for its images."""
+    """Two nodes, each with a directory for its images; the document is that of the tree which @emulator was built from."""
 
-    def __init__(self, emulator: Path, document: Path, network: Network, proxy: bool = False):
+    def __init__(self, emulator: Path, network: Network, proxy: bool = False):
         self.emulator, self.network, self.proxy = emulator, network, proxy
-        self.document = Document(document)
+        self.document = Document(emulator.parents[1] / "pristine/docs/COLO-FT.txt")
         self.guest = guest.build()
         self.directory = new_directory()
         self.primary: Qemu | None = None

@@ -141,10 +141,8 @@ class CtlTest(unittest.TestCase):
 
     def test_disks(self) -> None:
         """Copied, replicated, taken over, and copied back."""
-        binary = emulator()
         network = self.enterContext(Network())
-        nodes = self.enterContext(Procedure(binary, binary.parents[1] / "pristine/docs/COLO-FT.txt", network,
-                                            proxy=usage() == "proxy"))
+        nodes = self.enterContext(Procedure(emulator(), network, proxy=usage() == "proxy"))
         ctl = Control(self, network.hosts)
         nodes.launch()
         said = ctl("protect", "--migrate", "tcp:127.0.0.9:1", ok=False, primary=nodes.primary, secondary=nodes.secondary)

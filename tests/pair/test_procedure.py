@@ -14,10 +14,8 @@ from colokit.procedure import Procedure
 class ProcedureTest(unittest.TestCase):
 
     def setUp(self) -> None:
-        binary = emulator()
         network = self.enterContext(Network())
-        document = binary.parents[1] / "pristine/docs/COLO-FT.txt"
-        self.nodes = self.enterContext(Procedure(binary, document, network, proxy=usage() == "proxy"))
+        self.nodes = self.enterContext(Procedure(emulator(), network, proxy=usage() == "proxy"))
         self.nodes.start()
         self.writer = Writer(network)
         self.writer.start()
