@@ -18,24 +18,15 @@ import time
 from typing import Any, Callable
 
 from .diagnose import diagnose
-from .machine import Failure, Progress, reporting
+from .machine import Failure, Progress, reporting, wait_until
 from .node import ENDED, Disk, Node, link_of, replica_of
 
 STALL_TIMEOUT = 60.0            # s without anything being copied
 COLO_TIMEOUT = 30.0             # s for both guests to run once all has been copied
 ALONE_TIMEOUT = 30.0
-POLL = 0.1
 NBD_PORT = 9999
 WATCH_TIMEOUT = 5.0             # s in which a monitor must answer
 EVENTS = ("COLO_EXIT", "COLO_PROXY_PEER_LOST", "MONITOR_LOST")
-
-
-def wait_until(condition: Callable[[], Any], timeout: float, what: str) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
-            raise Failure(f"{what}: not within {timeout:g} s")
-        time.sleep(POLL)
 
 
 class Stall:
@@ -43,12 +34,12 @@ class Stall:
 
     def __init__(self, what: str, seconds: float = STALL_TIMEOUT):
         self.what, self.seconds = what, seconds
-        self.seen: Any = self             # nothing has been seen yet
+        self.seen: Any = None
         self.since = 0.0
 
     def check(self, now: Any) -> None:
-        """A Failure if it has been the same for too long."""
-        if self.seen is self or now != self.seen:
+        """A Failure if it has been the same, and not None, for too long."""
+        if now != self.seen:
             self.seen, self.since = now, time.monotonic()
         elif time.monotonic() - self.since > self.seconds:
             raise Failure(f"{self.what}: nothing has moved for {self.seconds:g} s; what both QEMUs have said tells more")
@@ -193,7 +184,7 @@ def migrate(primary: Node, secondary: Node, arguments: argparse.Namespace, undo:
     primary.command("migrate", uri=uri)
     undo.note("the copying of the guest", lambda: stop_migration(primary))
     copied = Stall("the copying of the guest's memory")
-    came_apart = Stall("both guests running under COLO", COLO_TIMEOUT)
+    started = Stall("both guests running under COLO", COLO_TIMEOUT)
     with Progress("copying the guest's memory") as progress:
         def both_run() -> bool:
             info = primary.migration()
@@ -202,9 +193,10 @@ def migrate(primary: Node, secondary: Node, arguments: argparse.Namespace, undo:
             ram = info.get("ram")
             if ram and ram["total"]:
                 progress.update(1 - ram["remaining"] / ram["total"])
-                copied.check(ram["transferred"] if info.get("status") != "colo" else time.monotonic())
             if info.get("status") == "colo":
-                came_apart.check(None)
+                started.check("colo")
+            elif ram:
+                copied.check(ram["transferred"])
             return primary.mode == "primary" and primary.runs and secondary.mode == "secondary" and secondary.runs
         wait_until(both_run, float("inf"), "both guests running under COLO")
 
@@ -233,7 +225,9 @@ def failover(node: Node, arguments: argparse.Namespace) -> None:
     """The other one is gone: this one serves alone."""
     mode = node.mode
     if mode == "none" and node.runs:
-        unreplicate(node)
+        unreplicate(node)               # an earlier attempt may have come no further
+        if not node.is_fit("primary"):
+            remove_redirectors(node)
         print("it serves alone already")
         return
     if mode == "secondary":
@@ -373,8 +367,9 @@ def mirror(primary: Node, secondary: Node, pairs: list[tuple[Disk, str]], argume
             progress.update(sum(found[job]["offset"] for job in jobs) / total if total else 1.0)
             return all(found[job]["ready"] for job in jobs)
         wait_until(synced, float("inf"), "the disks")
-    primary.command("stop")
-    undo.note("the guest stands still", lambda: primary.command("cont"))
+    if primary.runs:
+        primary.command("stop")
+        undo.note("the guest stands still", lambda: primary.command("cont"))
     for job in jobs:
         primary.command("block-job-cancel", device=job)
     for job in jobs:

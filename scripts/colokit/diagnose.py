@@ -65,6 +65,9 @@ def _of_one(node: Node) -> Iterator[Finding]:
     if mode != "none" and not node.runs:
         yield Finding(f"the {side}'s guest stands still",
                       "for a moment that is a checkpoint; if it stays so, the other node may be gone: colo-ctl failover")
+    if unfit := node.unfit_disks():
+        yield Finding(f"the {side} has disks that are not replicated: {', '.join(unfit)}; the two copies write to them each for itself",
+                      "each must be a quorum with an id, or read-only: docs/operating.rst")
     for disk in node.disks():
         if mode == "primary" and not disk.replicated:
             yield Finding(f"the disk {disk.device} is not replicated: after a failover it would hold what it held at the beginning",

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Callable, Iterator, Sequence
+from typing import Any, Callable, Iterator, Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build"
@@ -131,6 +131,16 @@ class Progress:
 def step(title: str) -> Progress:
     """`with step("fetching"):` is a Progress that only knows start and end."""
     return Progress(title)
+
+
+def wait_until(condition: Callable[[], Any], timeout: float, what: str) -> Any:
+    """Look again and again until the condition holds; return what it returned."""
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise Failure(f"{what}: not within {timeout:g} s")
+        time.sleep(0.02)
+    return value
 
 
 # --------------------------------------------------------------- commands

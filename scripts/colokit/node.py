@@ -35,7 +35,6 @@ class Node:
 
     def __init__(self, where: str, side: str):
         self.side = side
-        self.where = where
         self.host = "127.0.0.1"         # as far as the monitor tells
         if where.startswith("libvirt:"):
             self.monitor = LibvirtMonitor(where.removeprefix("libvirt:"), side)
@@ -146,11 +145,11 @@ class Node:
                       and block["inserted"]["drv"] not in ("replication", "quorum"))
 
 
-def link_of(device: str) -> str:
-    """And of the node below it, which is connected to the secondary."""
-    return f"link-{device}"
-
-
 def replica_of(device: str) -> str:
     """The name of the primary's node that sends the disk's writes to the secondary."""
     return f"replica-{device}"
+
+
+def link_of(device: str) -> str:
+    """And of the node below it, which is connected to the secondary."""
+    return f"link-{device}"

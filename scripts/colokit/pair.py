@@ -26,13 +26,12 @@ from pathlib import Path
 from typing import Any, Callable, Iterator
 
 from . import guest
-from .machine import BUILD, Failure
+from .machine import BUILD, Failure, wait_until
 from .network import Network
 from .qmp import Monitor
 
 RUNS = BUILD / "run"
 RUNS_KEPT = 40
-POLL = 0.02             # seconds between two looks at what cannot be waited for
 BOOT_TIMEOUT = 120.0
 COLO_TIMEOUT = 60.0
 
@@ -66,16 +65,6 @@ REMOVED = {
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 _numbers = itertools.count()
-
-
-def wait_until(condition: Callable[[], Any], timeout: float, what: str) -> Any:
-    """Look again and again until the condition holds; return what it returned."""
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            raise Failure(f"{what}: not within {timeout:g} s")
-        time.sleep(POLL)
-    return value
 
 
 class Qemu:

@@ -3,6 +3,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import threading
 import unittest
@@ -129,6 +130,25 @@ class CtlTest(unittest.TestCase):
         self.assertIn("cannot connect to 127.0.0.1:4445", said)
         self.assertIn("there is no /nowhere; start its QEMU with -qmp unix:/nowhere", ctl("status", ok=False, primary="/nowhere"))
 
+    def test_link_broken(self) -> None:
+        """Both are in COLO still, and neither is the other's any more: nobody is told that all is well."""
+        pair, ctl = self.begin()
+        both = {"primary": pair.primary, "secondary": pair.secondary}
+        ctl("protect", **both)
+        pair.primary.monitor.command("yank", instances=[{"type": "migration"}])
+        pair.primary.monitor.wait_event("COLO_EXIT")
+        self.assertEqual([ctl.status(**both)[side]["mode"] for side in both], ["primary", "secondary"])
+        self.assertIn("colo-ctl failover", ctl("protect", ok=False, **both))
+        self.assertIn("nothing has been ended", ctl("unprotect", ok=False, primary=pair.secondary, secondary=pair.primary))
+
+    def test_monitor_taken(self) -> None:
+        """Somebody else has it: that is said, and nobody waits for ever."""
+        pair, ctl = self.begin()
+        with socket.socket(socket.AF_UNIX) as other:
+            other.connect(str(pair.primary.probe_path))
+            self.assertIn('"QMP"', other.recv(4096).decode())
+            self.assertIn("somebody else is connected", ctl("status", ok=False, primary=pair.primary))
+
     def test_undone(self) -> None:
         """What cannot be done leaves things as they were."""
         pair, ctl = self.begin()
@@ -157,11 +177,17 @@ class CtlTest(unittest.TestCase):
                 client.request(network, f"/disk/{number}", files[number])
 
         keep(0, 1)
-        nodes.secondary.kill()
+        # Its host freezes: the guest's writes, and whoever touches the disk, would wait for it.
+        nodes.secondary.stop()
+        writing = threading.Thread(target=keep, args=(2,), daemon=True)
+        writing.start()
+        nodes.primary.monitor.wait_event("COLO_PROXY_PEER_LOST")
         ctl("failover", primary=nodes.primary)
+        writing.join(30)
+        self.assertFalse(writing.is_alive())
         nodes.note_failover(nodes.primary)
-        keep(2)
         nodes.launch_secondary()
+        self.assertIn("colo-ctl resync", ctl("protect", ok=False, primary=nodes.primary, secondary=nodes.secondary))
         ctl("resync", primary=nodes.primary, secondary=nodes.secondary)
         keep(3)
         nodes.primary.kill()
