@@ -214,7 +214,7 @@ def _forget(suite: unittest.TestSuite, test: unittest.TestCase) -> None:
 
 
 def scripts(tally: Tally, arguments: argparse.Namespace) -> None:
-    """the graft"""
+    """the graft, and the connection to a monitor"""
     build.pristine(arguments.series)
     _run_unittests(tally, ROOT / "tests/scripts", arguments.pattern, timed=False)
 

@@ -14,6 +14,7 @@ from .machine import BUILD, Failure
 
 TIMEOUT = 30.0
 CONNECT_TIMEOUT = 10.0
+ATTEMPTS = 5
 
 
 def _package():
@@ -23,8 +24,8 @@ def _package():
         try:
             # Both share one event loop; QEMU's wrapper expects it to be set.
             asyncio.set_event_loop(asyncio.new_event_loop())
-            from qemu.qmp import QMPError, legacy
-            return legacy, QMPError
+            from qemu.qmp import QMPError, legacy, qmp_client
+            return legacy, QMPError, qmp_client.NegotiationError
         except ImportError:
             del sys.path[:1 if place else 0]
     raise Failure("QEMU's Python package qemu.qmp is not there: set PYTHONPATH to the directory python of a QEMU source tree, or run "
@@ -36,20 +37,30 @@ class Monitor:
 
     def __init__(self, place: Path | tuple[str, int], name: str):
         """@place: the path of a unix socket, or a host and a port."""
-        legacy, self._error = _package_once()
+        legacy, self._error, self._not_negotiated = _package_once()
         self.name = name
         self.events: list[dict[str, Any]] = []
         self._qmp = legacy.QEMUMonitorProtocol(place if isinstance(place, tuple) else str(place), nickname=name)
-        inner = self._qmp._qmp
-        inner.await_greeting = inner.negotiate = True
         try:
-            self._qmp._sync(inner.connect(place if isinstance(place, tuple) else str(place)), CONNECT_TIMEOUT)
+            self._connect(place if isinstance(place, tuple) else str(place))
         except asyncio.TimeoutError:
             raise Failure(f"{name}: {place} does not greet: somebody else is connected to it, and a QEMU's -qmp serves one at a time; "
                           "give it another one") from None
         except self._error as error:
             where = ":".join(map(str, place)) if isinstance(place, tuple) else place
             raise Failure(f"{name}: cannot connect to {where}: {error}") from None
+
+    def _connect(self, address: str | tuple[str, int]) -> None:
+        client = self._qmp._qmp
+        client.await_greeting = client.negotiate = True
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                self._qmp._sync(client.connect(address), CONNECT_TIMEOUT)
+                return
+            except self._error as error:
+                # An event that QEMU sends just before its answer to the greeting is taken for the answer.
+                if attempt == ATTEMPTS or not isinstance(getattr(error, "exc", None), self._not_negotiated):
+                    raise
 
     def close(self) -> None:
         with contextlib.suppress(Exception):   # the other end may be dead
@@ -61,9 +72,8 @@ class Monitor:
 
     def execute(self, name: str, arguments: dict[str, Any], timeout: float = TIMEOUT) -> Any:
         """Run a command whose arguments are named as they are."""
-        self._qmp.settimeout(timeout)
         try:
-            return self._qmp.command(name, **arguments)
+            return self._qmp._sync(self._qmp._qmp.execute(name, arguments), timeout)
         except asyncio.TimeoutError:
             raise Failure(f"{self.name}: no answer to {name} within {timeout:g} s") from None
         except self._error as error:
