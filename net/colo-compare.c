@@ -28,6 +28,7 @@
 #include "net/colo-host.h"
 #include "net/colo-link.h"
 #include "net/colo-report.h"
+#include "net/colo-series.h"
 #include "net/colo-turn.h"
 #include "net/colo/comparator.h"
 #include "qapi/error.h"
@@ -38,7 +39,6 @@
 #include "qemu/thread.h"
 #include "qemu/timer.h"
 #include "qom/object_interfaces.h"
-#include "sysemu/iothread.h"
 #include "trace.h"
 
 #define TYPE_COLO_COMPARE "colo-compare"

@@ -8,23 +8,22 @@
 #include "net/colo-host.h"
 #include "net/colo/packet.h"
 #include "migration/failover.h"
-#include "migration/ram.h"
+#include "net/colo-series.h"
 #include "net/queue.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-yank.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
 #include "qom/object_interfaces.h"
-#include "sysemu/runstate.h"
 
 QEMU_BUILD_BUG_ON(COLO_FRAME_MAX != NET_BUFSIZE);
 
 bool colo_host_lock(void)
 {
-    bool locked = !qemu_mutex_iothread_locked();
+    bool locked = !bql_locked();
 
     if (locked) {
-        qemu_mutex_lock_iothread();
+        bql_lock();
     }
     return locked;
 }
@@ -32,7 +31,7 @@ bool colo_host_lock(void)
 void colo_host_unlock(bool locked)
 {
     if (locked) {
-        qemu_mutex_unlock_iothread();
+        bql_unlock();
     }
 }
 
@@ -43,7 +42,7 @@ bool colo_host_is_secondary(void)
 
 uint64_t colo_host_headway(void)
 {
-    return qatomic_read(&ram_counters.transferred);
+    return colo_ram_sent();
 }
 
 bool colo_host_guest_is_held(void)

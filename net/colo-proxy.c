@@ -27,6 +27,7 @@
 #include "net/colo-host.h"
 #include "net/colo-peer.h"
 #include "net/colo-report.h"
+#include "net/colo-series.h"
 #include "net/colo-turn.h"
 #include "net/colo-vmstate.h"
 #include "net/colo/comparator.h"
@@ -42,7 +43,6 @@
 #include "qemu/main-loop.h"
 #include "qemu/sockets.h"
 #include "qom/object.h"
-#include "sysemu/runstate.h"
 #include "trace.h"
 
 #define TYPE_COLO_PROXY "colo-proxy"
@@ -376,7 +376,7 @@ static ColoRewriteKind secondary_rewrite(ColoProxy *s, ColoDirection direction, 
     if (rewrite.kind == COLO_REWRITE_SEQ || rewrite.kind == COLO_REWRITE_ACK) {
         if (*frame != s->flat) {
             memcpy(s->flat, *frame, size);
-            p.data = *frame = s->flat;
+            *frame = p.data = s->flat;
         }
         colo_rewrite(&p, rewrite);
         trace_colo_rewriter_rewrite(direction == COLO_TO_GUEST ? "to guest" : "from guest", p.seq, p.ack, rewrite.add);
@@ -829,7 +829,7 @@ static ColoProxyInfo *proxy_report(Object *obj)
     proxy->received = colo_report_count(&s->received);
     proxy->discarded = colo_report_count(&s->discarded);
     if (s->comparator) {
-        proxy->has_compare = true;
+        COLO_SET_PRESENT(proxy, compare);
         proxy->compare = g_new0(ColoProxyCompareInfo, 1);
         colo_report_comparator(proxy->compare, s->comparator);
         proxy->compare->secondary_connected = proxy->connected;

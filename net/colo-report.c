@@ -8,6 +8,7 @@
 #include "monitor/hmp.h"
 #include "monitor/monitor.h"
 #include "net/colo-report.h"
+#include "net/colo-series.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-colo-proxy.h"
 #include "qapi/qapi-events-colo-proxy.h"
@@ -59,7 +60,7 @@ void colo_report_comparator(ColoProxyCompareInfo *info, const ColoComparator *co
     }
     if (info->has_last_reason) {
         info->last_reason = (ColoDivergenceReason)stats->last_reason;
-        info->has_last_flow = true;
+        COLO_SET_PRESENT(info, last_flow);
         info->last_flow = g_strdup(colo_flow_key_format(&stats->last_flow, text));
         info->has_last_offset = stats->last_offset_set;
         info->last_offset = stats->last_offset;
@@ -74,6 +75,7 @@ void colo_report_divergence(Object *owner, const ColoComparator *comparator)
     const ColoComparatorStats *stats = colo_comparator_stats(comparator);
     ColoReason reason = stats->last_reason;
     char text[COLO_FLOW_TEXT];
+    const char *flow;
     uint64_t count = 0;
 
     for (int i = 0; i < COLO_REASONS; i++) {
@@ -81,8 +83,9 @@ void colo_report_divergence(Object *owner, const ColoComparator *comparator)
     }
     colo_flow_key_format(&stats->last_flow, text);
     trace_colo_compare_diverged(id, colo_reason_name(reason), text, stats->last_offset);
-    qapi_event_send_colo_proxy_divergence(id, (ColoDivergenceReason)reason, reason != COLO_REASON_PEER_LOST, text,
-                                          stats->last_offset_set, stats->last_offset, count);
+    flow = reason != COLO_REASON_PEER_LOST ? text : NULL;
+    qapi_event_send_colo_proxy_divergence(id, (ColoDivergenceReason)reason, COLO_OPTIONAL(flow), stats->last_offset_set,
+                                          stats->last_offset, count);
 }
 
 static int report_object(Object *obj, void *opaque)

@@ -12,8 +12,8 @@
 #define NET_COLO_VMSTATE_H
 
 #include "migration/vmstate.h"
+#include "net/colo-series.h"
 #include "net/colo/rewriter.h"
-#include "sysemu/runstate.h"
 
 typedef struct {
     ColoRewriter *rewriter;

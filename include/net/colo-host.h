@@ -1,9 +1,7 @@
 /*
- * The host: every difference between QEMU series, and what the filters have in common with it
+ * The host: what the filters have in common with it
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
- *
- * No other file of the suite asks for a version.  Include it after qemu/osdep.h.
  */
 
 #ifndef NET_COLO_HOST_H
@@ -21,7 +19,8 @@ void colo_host_unlock(bool locked);
 bool colo_host_is_secondary(void);
 
 /*
- * Grows while the frame gets on with a checkpoint or the migration before it, by what it has sent.  Any thread.
+ * Grows while the frame gets on with a checkpoint or the migration before it, by what it has sent of the guest's memory:
+ * that it has asked the other node for something is no headway.  Any thread.
  */
 uint64_t colo_host_headway(void);
 

@@ -24,6 +24,7 @@ from .figures import (DIRECTORY, DOCUMENT, Figure, as_text, build_programs, colu
                       update_document)
 from .machine import ROOT, Failure, Progress, output_of, reporting
 from .mends import MENDS
+from .series import add_series_option
 
 EMULATOR = ["qemu-system-x86_64"]
 
@@ -140,8 +141,6 @@ Core = dict[str, tuple[Figure, str]]
 # --------------------------------------------------------------- measuring
 
 def subjects(series: str, emulator: Path | None) -> list[Subject]:
-    if series not in MENDS:
-        raise Failure(f"--series {series}: there are {', '.join(MENDS)}")
     chardevs = [mend.name for mend in MENDS[series] if mend.name.startswith("chardev-")]
     return [
         Subject(OURS, emulator or kept(build.build_qemu(series, targets=EMULATOR), "qemu"), ",active=on"),
@@ -367,7 +366,7 @@ def parse_arguments() -> argparse.Namespace:
     command.add_argument("--plot", metavar="FILE", type=Path, help="draw packets per second, as SVG")
     command.add_argument("--update-docs", action="store_true",
                          help=f"bring {DOCUMENT.relative_to(ROOT)} and {PICTURE.relative_to(ROOT)} up to date")
-    command.add_argument("--series", default="7.2", help="the series of QEMU (default: %(default)s)")
+    add_series_option(command)
     command.set_defaults(run=compare)
     pairbench.add_command(commands)
     return parser.parse_args()

@@ -26,6 +26,7 @@ from typing import Iterator, Sequence
 
 from . import graft, source
 from .machine import BUILD, ROOT, Failure, Progress, need, reporting, run_logged, step
+from .series import SERIES, Series, add_series_option, own_series
 
 PACKAGES = (
     "gcc", "libc6-dev", "ccache", "make", "meson", "ninja-build", "pkg-config", "python3",
@@ -38,10 +39,10 @@ PACKAGES = (
 FIRMWARE = ("/usr/share/seabios", "/usr/share/qemu", "/usr/lib/ipxe/qemu")
 
 CONFIGURE = (
-    "--meson=meson",
     "--cc=ccache gcc",
     "--target-list=x86_64-softmmu",
     "--without-default-features",
+    "--enable-werror",
     "--enable-system", "--enable-tcg", "--enable-kvm",
     "--enable-slirp", "--enable-replication", "--enable-tools", "--enable-gnutls",
     "--disable-docs",
@@ -62,6 +63,7 @@ class Paths:
 
     def __init__(self, series: str, stock: bool, without: Sequence[str], sanitize: bool,
                  local: bool):
+        self.series = SERIES[series]
         self.top = BUILD / f"qemu-{series}{'-local' if local else ''}"
         self.pristine = self.top / "pristine"
         # As seen from the build directory a source tree without some mend has the same
@@ -167,14 +169,15 @@ def _remove(entry: os.DirEntry) -> None:
 
 # --------------------------------------------------------------- configure, ninja
 
-def _environment() -> dict[str, str]:
-    """Ours, and ccache told that two checkouts may share what it has."""
-    return {**os.environ, "CCACHE_BASEDIR": str(BUILD), "CCACHE_NOHASHDIR": "1"}
+def _environment(series: Series) -> dict[str, str]:
+    """Ours; ccache told that two checkouts may share what it has, and Python where the series' tools are."""
+    tools = [str(source.unpacked_tool(series, tool) / "usr/lib/python3/dist-packages") for tool in series.tools]
+    return {**os.environ, "CCACHE_BASEDIR": str(BUILD), "CCACHE_NOHASHDIR": "1", "PYTHONPATH": ":".join(tools)}
 
 
 def configure(paths: Paths, sanitize: bool) -> None:
     """Run configure if that has not been done with just these arguments."""
-    arguments = [str(paths.source / "configure"), *CONFIGURE]
+    arguments = [str(paths.source / "configure"), *CONFIGURE, *paths.series.configure]
     if sanitize:
         arguments.append("--enable-sanitizers")
     line = json.dumps(arguments)
@@ -184,7 +187,7 @@ def configure(paths: Paths, sanitize: bool) -> None:
     shutil.rmtree(paths.build, ignore_errors=True)
     paths.build.mkdir(parents=True)
     run_logged(arguments, _log(paths, "configure"), "configuring QEMU", cwd=paths.build,
-               env=_environment())
+               env=_environment(paths.series))
     # An emulator that is not installed looks for everything in here.
     for directory in FIRMWARE:
         link = Path(f"{paths.build}/qemu-bundle{directory}")
@@ -200,7 +203,7 @@ def compile_targets(paths: Paths, targets: Sequence[str]) -> None:
             progress.update(int(found[1]) / int(found[2]), f"[{found[1]}/{found[2]}]")
 
     run_logged(["ninja", *targets], _log(paths, "ninja"), "compiling QEMU", on_line=on_line,
-               cwd=paths.build, env=_environment())
+               cwd=paths.build, env=_environment(paths.series))
 
 
 def _log(paths: Paths, what: str) -> Path:
@@ -212,24 +215,21 @@ def _log(paths: Paths, what: str) -> Path:
 
 def pristine(series: str) -> Path:
     """The distribution's source of that series, fetched if need be."""
-    need(PACKAGES)
     paths = Paths(series, False, (), False, local=False)
     with _locked(paths.top):
-        return source.pristine_source(series, paths.pristine)
+        return source.pristine_source(paths.series, paths.pristine)
 
 
-def build_qemu(series: str = "7.2", stock: bool = False, without: Sequence[str] = (),
+def build_qemu(series: str = own_series(), stock: bool = False, without: Sequence[str] = (),
                sanitize: bool = False, source_tree: Path | None = None,
                targets: Sequence[str] = ()) -> Path:
     """Build what is not built yet; the emulator's path."""
     if source_tree:
         _, series = graft.tree_version(source_tree)
-    elif series not in source.RELEASES:
-        raise Failure(f"--series {series}: there are {', '.join(source.RELEASES)}")
-    need(PACKAGES)
     paths = Paths(series, stock, without, sanitize, local=source_tree is not None)
+    need([*PACKAGES, *paths.series.packages])
     with _locked(paths.top):
-        pristine = source_tree or source.pristine_source(series, paths.pristine)
+        pristine = source_tree or source.pristine_source(paths.series, paths.pristine)
         if graft.is_grafted(pristine, stock, without):
             raise Failure(f"{pristine} is grafted already; --source wants a pristine tree")
         plan = graft.make_plan(pristine, stock, without)
@@ -253,7 +253,7 @@ def main() -> None:
                     "compile what is needed. The last line printed is the emulator's path.")
     parser.add_argument("targets", metavar="TARGET", nargs="*",
                         help="what to compile (default: the emulator, qemu-img, the qtests)")
-    parser.add_argument("--series", default="7.2", help="the series of QEMU (default: %(default)s)")
+    add_series_option(parser)
     parser.add_argument("--stock", action="store_true",
                         help="QEMU's own objects, with the host's faults mended")
     parser.add_argument("--source", metavar="DIR", type=Path,

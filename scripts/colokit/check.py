@@ -23,6 +23,7 @@ from . import build, fuzz, guest
 from . import mutants as core_mutants
 from . import replay as colo_replay
 from .machine import BUILD, ROOT, Failure, become_root, need, reporting, run_logged
+from .series import SERIES, own_series
 
 UNIT_PACKAGES = ["gcc", "meson", "ninja-build", "pkg-config", "libglib2.0-dev", "check",
                  "libpcap-dev", "clang-tidy", "clang"]
@@ -47,19 +48,20 @@ class Tally:
     passed: int = 0
     failures: list[str] = field(default_factory=list)
     skips: list[str] = field(default_factory=list)
+    about: str = ""             # which QEMU the tests are run with, if with any
 
     def ok(self, name: str) -> None:
         self.passed += 1
         print(f"  ok      {name}", flush=True)
 
     def fail(self, name: str, why: str = "") -> None:
-        self.failures.append(name)
+        self.failures.append(self.about + name)
         print(f"  FAILED  {name}", flush=True)
         for line in why.strip().splitlines()[-30:]:
             print(f"          {line[:300]}", flush=True)
 
     def skip(self, name: str, why: str) -> None:
-        self.skips.append(name)
+        self.skips.append(self.about + name)
         print(f"  skipped {name}: {why}", flush=True)
 
     def closing_line(self) -> str:
@@ -215,7 +217,8 @@ def _forget(suite: unittest.TestSuite, test: unittest.TestCase) -> None:
 
 def scripts(tally: Tally, arguments: argparse.Namespace) -> None:
     """the graft, and the connection to a monitor"""
-    build.pristine(arguments.series)
+    for series in SERIES:
+        build.pristine(series)
     _run_unittests(tally, ROOT / "tests/scripts", arguments.pattern, timed=False)
 
 
@@ -250,14 +253,14 @@ def fuzzing(tally: Tally, _: argparse.Namespace) -> None:
 
 
 def _emulator(arguments: argparse.Namespace) -> Path:
-    """QEMU with the objects in it, as it was asked for."""
+    """QEMU with the objects in it, of the series whose turn it is."""
     return build.build_qemu(arguments.series, sanitize=arguments.sanitize)
 
 
 def pair(tally: Tally, arguments: argparse.Namespace) -> None:
     """two real guests under COLO, and a client"""
     need(PAIR_PACKAGES)
-    os.environ.setdefault("COLO_QEMU", str(_emulator(arguments)))
+    os.environ["COLO_QEMU"] = arguments.emulator or str(_emulator(arguments))
     guest.build()
     _run_unittests(tally, ROOT / "tests/pair", arguments.pattern, timed=True)
 
@@ -265,7 +268,7 @@ def pair(tally: Tally, arguments: argparse.Namespace) -> None:
 def proxy(tally: Tally, arguments: argparse.Namespace) -> None:
     """the same with one colo-proxy on each side in place of the four objects"""
     need(PAIR_PACKAGES)
-    os.environ.setdefault("COLO_QEMU", str(_emulator(arguments)))
+    os.environ["COLO_QEMU"] = arguments.emulator or str(_emulator(arguments))
     guest.build()
     os.environ["COLO_USAGE"] = "proxy"
     try:
@@ -321,7 +324,9 @@ def _run_qtest(tally: Tally, emulator: Path, name: str, pattern: str | None) -> 
 
 # ---------------------------------------------------------------- all
 
-SUITES: dict[str, Callable[[Tally, argparse.Namespace], None]] = {
+Suite = Callable[[Tally, argparse.Namespace], None]
+
+SUITES: dict[str, Suite] = {
     "unit": unit,
     "fuzz": fuzzing,
     "sim": sim,
@@ -329,6 +334,10 @@ SUITES: dict[str, Callable[[Tally, argparse.Namespace], None]] = {
     "tidy": tidy,
     "scripts": scripts,
     "replay": replay,
+}
+
+# These are run with the QEMU of each series.
+SUITES_IN_QEMU: dict[str, Suite] = {
     "qtest": qtest,
     "pair": pair,
     "proxy": proxy,
@@ -336,20 +345,31 @@ SUITES: dict[str, Callable[[Tally, argparse.Namespace], None]] = {
 
 
 def parse_arguments() -> argparse.Namespace:
-    listing = "; ".join(f"{name}: {suite.__doc__}" for name, suite in SUITES.items())
+    suites = {**SUITES, **SUITES_IN_QEMU}
+    listing = "; ".join(f"{name}: {suite.__doc__}" for name, suite in suites.items())
     parser = argparse.ArgumentParser(
         prog="check",
         description="Build what is needed and run every test. The last line counts them; exit status "
                     "0 if none failed.",
         epilog=f"The suites: {listing}.")
-    parser.add_argument("--only", metavar="SUITE", action="append", choices=SUITES,
+    parser.add_argument("--only", metavar="SUITE", action="append", choices=suites,
                         help="run this suite only (may be repeated)")
     parser.add_argument("--pattern", metavar="REGEX",
                         help="of the scripts, replay, qtest, pair and proxy suites, run only tests whose name fits")
     parser.add_argument("--sanitize", action="store_true",
                         help="let the qtest, pair and proxy suites use a QEMU built with the sanitizers")
-    parser.add_argument("--series", default="7.2", help="the series of QEMU (default: %(default)s)")
+    parser.add_argument("--series", choices=SERIES, help="the series of QEMU (default: each)")
     return parser.parse_args()
+
+
+def _run(tally: Tally, name: str, suite: Suite, arguments: argparse.Namespace) -> None:
+    if arguments.only and name not in arguments.only:
+        return
+    print(f"{tally.about}{name}: {suite.__doc__}", flush=True)
+    try:
+        suite(tally, arguments)
+    except Failure as failure:
+        tally.fail(name, str(failure))
 
 
 def main() -> None:
@@ -359,13 +379,14 @@ def main() -> None:
         if not arguments.only or {"pair", "proxy"} & set(arguments.only):
             become_root("check")
         for name, suite in SUITES.items():
-            if arguments.only and name not in arguments.only:
-                continue
-            print(f"{name}: {suite.__doc__}", flush=True)
-            try:
-                suite(tally, arguments)
-            except Failure as failure:
-                tally.fail(name, str(failure))
+            _run(tally, name, suite, arguments)
+        # Somebody's own QEMU takes the place of all.
+        arguments.emulator = os.environ.get("COLO_QEMU")
+        wanted = [arguments.series] if arguments.series else [own_series()] if arguments.emulator else SERIES
+        for arguments.series in wanted:
+            tally.about = f"QEMU {arguments.emulator or arguments.series}: "
+            for name, suite in SUITES_IN_QEMU.items():
+                _run(tally, name, suite, arguments)
         for name in tally.failures:
             print(f"failed: {name}")
         for name in tally.skips:

@@ -179,6 +179,7 @@ def migrate(primary: Node, secondary: Node, arguments: argparse.Namespace, undo:
         raise Failure("the secondary does not say where it takes the guest; name it with --migrate URI")
     if arguments.checkpoint_delay:
         primary.command("migrate-set-parameters", x_checkpoint_delay=arguments.checkpoint_delay)
+    set_colo(secondary, True)       # before 10.0 the primary's word was enough
     set_colo(primary, True)
     undo.note("the primary is set to COLO", lambda: set_colo(primary, False))
     primary.command("migrate", uri=uri)
@@ -215,8 +216,8 @@ def end_colo(node: Node) -> None:
     wait_until(lambda: node.mode == "none" and node.runs, ALONE_TIMEOUT, "the guest running alone")
 
 
-def set_colo(primary: Node, on: bool) -> None:
-    primary.command("migrate-set-capabilities", capabilities=[{"capability": "x-colo", "state": on}])
+def set_colo(node: Node, on: bool) -> None:
+    node.command("migrate-set-capabilities", capabilities=[{"capability": "x-colo", "state": on}])
 
 
 # ---------------------------------------------------------------- failover

@@ -15,6 +15,7 @@ from .client import Download
 from .machine import Failure, Progress, become_root, reporting
 from .network import Network
 from .pair import DEVICES, Pair
+from .series import add_series_option
 
 SIZE = 100_000_000
 KILL_AT = 0.4           # part of the download that has come when the primary dies
@@ -139,8 +140,7 @@ def parse_arguments() -> argparse.Namespace:
                         help="with QEMU's own objects instead of ours")
     parser.add_argument("--proxy", action="store_true",
                         help="with one colo-proxy on each side instead of the four objects")
-    parser.add_argument("--series", default="7.2",
-                        help="the series of QEMU (default: %(default)s)")
+    add_series_option(parser)
     parser.add_argument("--emulator", metavar="FILE", type=Path,
                         help="use this qemu-system-x86_64; nothing is built")
     parser.add_argument("--keep", action="store_true",

@@ -25,6 +25,7 @@ from .network import Network
 from .node import Node
 from .pair import Qemu, wait_until
 from .procedure import Procedure
+from .series import add_series_option
 
 CHECKPOINT = 0.02           # s after a checkpoint has been asked for, within which it is over
 RESYNC = 1.5                # s in which a resync is done, more or less
@@ -231,7 +232,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, help="what happens when (default: drawn, and printed)")
     parser.add_argument("--emulator", metavar="FILE", type=Path, help="use this QEMU of a build directory; nothing is built")
     parser.add_argument("--four", action="store_true", help="with the four objects instead of one colo-proxy on each side")
-    parser.add_argument("--series", default="7.2", help="the series of QEMU (default: %(default)s)")
+    add_series_option(parser)
     arguments = parser.parse_args()
     with reporting("kills"):
         emulator = (arguments.emulator or build.build_qemu(arguments.series)).resolve()

@@ -7,6 +7,7 @@ docs/host-mends.rst tells of each at length.
 from __future__ import annotations
 
 from .edits import Cut, Insert, Replace, Step
+from .series import SERIES, Series
 
 CHECKPOINT = "static int colo_do_checkpoint_transaction(MigrationState *s,"
 SAVE_COMPLETE = "static int ram_save_complete(QEMUFile *f, void *opaque)"
@@ -15,8 +16,8 @@ LOADED = """\
                        COLO_MESSAGE_VMSTATE_LOADED, &local_err);
 """
 
-MENDS_7_2 = (
-    Step(
+def live_state_lock(host: Series, sync_argument: str) -> Step:
+    return Step(
         name="live-state-lock",
         reason="At each checkpoint the frame saves the memory without the big lock, but under TCG "
                "the sync of the dirty log that this starts with needs it, and the primary hangs for "
@@ -25,35 +26,37 @@ MENDS_7_2 = (
         test="tests/pair: test_first_checkpoint",
         edits=(
             Cut("migration/ram.c", "WITH_RCU_READ_LOCK_GUARD() {", "}\n\n", within=SAVE_COMPLETE,
-                text="""\
-    if (!migration_in_postcopy()) {
+                text=f"""\
+    if (!migration_in_postcopy()) {{
         /* COLO's checkpoints come here without the lock, migrations with it. */
-        bool unlocked = !qemu_mutex_iothread_locked();
+        bool unlocked = !{host.bql_locked};
 
-        if (unlocked) {
-            qemu_mutex_lock_iothread();
-        }
-        migration_bitmap_sync_precopy(rs);
-        if (unlocked) {
-            qemu_mutex_unlock_iothread();
-        }
-    }
+        if (unlocked) {{
+            {host.bql_lock}
+        }}
+        migration_bitmap_sync_precopy({sync_argument});
+        if (unlocked) {{
+            {host.bql_unlock}
+        }}
+    }}
 
-    WITH_RCU_READ_LOCK_GUARD() {
+    WITH_RCU_READ_LOCK_GUARD() {{
 """),
-        )),
-    Step(
-        name="tlb-flush",
-        reason="The fast way of collecting dirty pages clears their bits and leaves TCG's TLBs "
-               "believing that they are set, so the next writes are not noticed. Pages that the "
-               "secondary has written are then not rolled back, and its guest dies of it.",
-        test="tests/pair: test_secondary_memory_is_rolled_back",
-        edits=(
-            Insert("migration/ram.c", '#include "exec/ram_addr.h"',
-                   '#include "exec/exec-all.h"\n'),
-            Insert("migration/ram.c",
-                   "cpu_physical_memory_sync_dirty_bitmap(rb, 0, rb->used_length);",
-                   """\
+        ))
+
+
+TLB_FLUSH_7_2 = Step(
+    name="tlb-flush",
+    reason="The fast way of collecting dirty pages clears their bits and leaves TCG's TLBs "
+           "believing that they are set, so the next writes are not noticed. Pages that the "
+           "secondary has written are then not rolled back, and its guest dies of it.",
+    test="tests/pair: test_secondary_memory_is_rolled_back",
+    edits=(
+        Insert("migration/ram.c", '#include "exec/ram_addr.h"',
+               '#include "exec/exec-all.h"\n'),
+        Insert("migration/ram.c",
+               "cpu_physical_memory_sync_dirty_bitmap(rb, 0, rb->used_length);",
+               """\
 
     /* The bits just taken are clear now: the next write has to be noticed. */
     if (tcg_enabled()) {
@@ -64,37 +67,58 @@ MENDS_7_2 = (
         }
     }
 """),
-        )),
-    Step(
-        name="migration-nodelay",
-        reason="A checkpoint is a dialogue of short messages. With Nagle's algorithm on the "
-               "connection most of its time goes by waiting for delayed acknowledgements (45 ms "
-               "instead of 5 to 10), and the secondary resumes that much before the primary.",
-        test="tests/pair: test_migration_sockets_are_nodelay",
-        edits=(
-            Insert("migration/socket.c", "trace_migration_socket_outgoing_connected(data->hostname);",
-                   "    qio_channel_set_delay(sioc, false);\n"),
-            Insert("migration/socket.c", '"migration-socket-incoming");',
-                   "    qio_channel_set_delay(QIO_CHANNEL(cioc), false);\n"),
-        )),
-    Step(
-        name="commit-after-load",
-        reason="The frame lets the held output go when the secondary has received the new state, "
-               "but not loaded it yet. A failover in between resumes the old state, which cannot "
-               "stand by what the client has been told. Now the output waits for the loading.",
-        test="tests/pair: test_output_waits_for_load",
-        edits=(
-            Cut("migration/colo.c", "qemu_event_reset(&s->colo_checkpoint_event);",
-                "colo_notify_compares_event(NULL, COLO_EVENT_CHECKPOINT, &local_err);",
-                within=CHECKPOINT,
-                text="    /* Nothing leaves before the secondary can stand by it. */\n" + LOADED),
-            Replace("migration/colo.c", LOADED, within=CHECKPOINT, text="""\
+    ))
+
+
+TLB_FLUSH_10_0 = Step(
+    name="tlb-flush",
+    reason="The fast way of collecting dirty pages tells TCG's TLBs that their bits are clear now only if it "
+           "has found a page that was not known to be dirty. If the primary has written all that the secondary "
+           "has, the secondary's next writes are not noticed, and not rolled back.",
+    test="tests/pair: test_secondary_memory_is_rolled_back",
+    edits=(
+        Cut("include/exec/ram_addr.h", "if (num_dirty) {", "}", text="""\
+        /* The bits just taken are clear now, also those of pages that were known to be dirty. */
+        cpu_physical_memory_dirty_bits_cleared(start, length);
+"""),
+    ))
+
+
+MIGRATION_NODELAY = Step(
+    name="migration-nodelay",
+    reason="A checkpoint is a dialogue of short messages. With Nagle's algorithm on the "
+           "connection most of its time goes by waiting for delayed acknowledgements (45 ms "
+           "instead of 5 to 10), and the secondary resumes that much before the primary.",
+    test="tests/pair: test_migration_sockets_are_nodelay",
+    edits=(
+        Insert("migration/socket.c", "trace_migration_socket_outgoing_connected(data->hostname);",
+               "    qio_channel_set_delay(sioc, false);\n"),
+        Insert("migration/socket.c", '"migration-socket-incoming");',
+               "    qio_channel_set_delay(QIO_CHANNEL(cioc), false);\n"),
+    ))
+
+
+COMMIT_AFTER_LOAD = Step(
+    name="commit-after-load",
+    reason="The frame lets the held output go when the secondary has received the new state, "
+           "but not loaded it yet. A failover in between resumes the old state, which cannot "
+           "stand by what the client has been told. Now the output waits for the loading.",
+    test="tests/pair: test_output_waits_for_load",
+    edits=(
+        Cut("migration/colo.c", "qemu_event_reset(&s->colo_checkpoint_event);",
+            "colo_notify_compares_event(NULL, COLO_EVENT_CHECKPOINT, &local_err);",
+            within=CHECKPOINT,
+            text="    /* Nothing leaves before the secondary can stand by it. */\n" + LOADED),
+        Replace("migration/colo.c", LOADED, within=CHECKPOINT, text="""\
     /* What was asked for until now, this checkpoint has given. */
     qemu_event_reset(&s->colo_checkpoint_event);
     colo_notify_compares_event(NULL, COLO_EVENT_CHECKPOINT, &local_err);
 """),
-        )),
-    Step(
+    ))
+
+
+def lost_secondary(host: Series) -> Step:
+    return Step(
         name="lost-secondary",
         reason="When the connection to the secondary breaks, the primary's frame waits for a "
                "failover command, with the output held and, in the middle of a checkpoint, the "
@@ -103,26 +127,29 @@ MENDS_7_2 = (
         test="tests/pair: test_primary_survives_lost_secondary",
         edits=(
             Insert("migration/colo.c", "/* Hope this not to be too long to wait here */", before=True,
-                   text="""\
+                   text=f"""\
     /*
      * Nobody asked for a failover, so the secondary is lost: until somebody
      * does ask, the guest goes on alone.
      */
-    if (failover_get_state() == FAILOVER_STATUS_NONE) {
+    if (failover_get_state() == FAILOVER_STATUS_NONE) {{
         colo_notify_compares_event(NULL, COLO_EVENT_FAILOVER, NULL);
 
-        qemu_mutex_lock_iothread();
+        {host.bql_lock}
         if (failover_get_state() == FAILOVER_STATUS_NONE &&
             (runstate_check(RUN_STATE_COLO) ||
-             runstate_check(RUN_STATE_FINISH_MIGRATE))) {
+             runstate_check(RUN_STATE_FINISH_MIGRATE))) {{
             vm_start();
-        }
-        qemu_mutex_unlock_iothread();
-    }
+        }}
+        {host.bql_unlock}
+    }}
 
 """),
-        )),
-    Step(
+        ))
+
+
+def load_without_lock(host: Series) -> Step:
+    return Step(
         name="load-without-lock",
         reason="While the secondary reads the memory's new pages it holds the big lock, though it "
                "only puts them aside. A primary that falls silent in the middle blocks the monitor, "
@@ -130,20 +157,23 @@ MENDS_7_2 = (
         test="tests/pair: test_failover_while_loading",
         edits=(
             Cut("migration/colo.c", "ret = qemu_loadvm_state_main(mis->from_src_file, mis);",
-                "qemu_mutex_unlock_iothread();", text="""\
-    qemu_mutex_unlock_iothread();
+                host.bql_unlock, text=f"""\
+    {host.bql_unlock}
     ret = qemu_loadvm_state_main(mis->from_src_file, mis);
 """),
-            Insert("migration/colo.c", "vmstate_loading = true;", before=True, text="""\
+            Insert("migration/colo.c", "vmstate_loading = true;", before=True, text=f"""\
     /* A failover has made its choice: the state of before. */
-    if (failover_get_state() != FAILOVER_STATUS_NONE) {
-        qemu_mutex_unlock_iothread();
+    if (failover_get_state() != FAILOVER_STATUS_NONE) {{
+        {host.bql_unlock}
         error_setg(errp, "Failover before the new state was loaded");
         return;
-    }
+    }}
 """),
-        )),
-    Step(
+        ))
+
+
+def keep_input(colo_enabled: str, header: str) -> Step:
+    return Step(
         name="keep-input",
         reason="When a guest is stopped, the packets on their way to it are thrown away. At a "
                "checkpoint, and at the end of the migration that COLO begins with, that loses one of the "
@@ -151,84 +181,124 @@ MENDS_7_2 = (
         test="tests/pair: test_checkpoints_lose_no_input, test_the_beginning_loses_no_input",
         edits=(
             Insert("net/net.c", '#include "net/colo-compare.h"',
-                   text='#include "migration/colo.h"\n#include "migration/migration.h"\n'),
-            Replace("net/net.c", "qemu_flush_or_purge_queued_packets(nc, true);", """\
+                   text=f'#include "migration/colo.h"\n#include "migration/{header}"\n'),
+            Replace("net/net.c", "qemu_flush_or_purge_queued_packets(nc, true);", f"""\
 if (((state == RUN_STATE_COLO && migration_in_colo_state()) ||
-                 (state == RUN_STATE_FINISH_MIGRATE && migrate_colo_enabled())) &&
-                nc->info->type == NET_CLIENT_DRIVER_NIC) {
+                 (state == RUN_STATE_FINISH_MIGRATE && {colo_enabled}())) &&
+                nc->info->type == NET_CLIENT_DRIVER_NIC) {{
                 continue;   /* it is delivered when the guest resumes */
-            }
+            }}
             qemu_flush_or_purge_queued_packets(nc, true);"""),
-        )),
-    Step(
-        name="quiet-secondary",
-        reason="After every state it loads, virtio-net has the guest announce itself on the "
-               "network. At a checkpoint the guest has not moved, and only the secondary's is told "
-               "to: the two diverge. It announces itself at the failover, as after any migration.",
-        test="tests/pair: test_secondary_stays_quiet",
-        edits=(
-            Insert("hw/net/virtio-net.c", '#include "migration/misc.h"',
-                   '#include "migration/colo.h"\n'),
-            Replace("hw/net/virtio-net.c",
-                    "if (virtio_vdev_has_feature(vdev, VIRTIO_NET_F_GUEST_ANNOUNCE) &&",
-                    within="static int virtio_net_post_load_device(void *opaque, int version_id)",
-                    text="if (!migration_incoming_colo_enabled() &&\n"
-                         "        virtio_vdev_has_feature(vdev, VIRTIO_NET_F_GUEST_ANNOUNCE) &&"),
-        )),
-    Step(
+        ))
+
+
+QUIET_SECONDARY = Step(
+    name="quiet-secondary",
+    reason="After every state it loads, virtio-net has the guest announce itself on the "
+           "network. At a checkpoint the guest has not moved, and only the secondary's is told "
+           "to: the two diverge. It announces itself at the failover, as after any migration.",
+    test="tests/pair: test_secondary_stays_quiet",
+    edits=(
+        Insert("hw/net/virtio-net.c", '#include "migration/misc.h"',
+               '#include "migration/colo.h"\n'),
+        Replace("hw/net/virtio-net.c",
+                "if (virtio_vdev_has_feature(vdev, VIRTIO_NET_F_GUEST_ANNOUNCE) &&",
+                within="static int virtio_net_post_load_device(void *opaque, int version_id)",
+                text="if (!migration_incoming_colo_enabled() &&\n"
+                     "        virtio_vdev_has_feature(vdev, VIRTIO_NET_F_GUEST_ANNOUNCE) &&"),
+    ))
+
+
+def keep_translations(post_load: str, indent: str, last: str) -> Step:
+    """@post_load: the file with the CPU's, indented so much; @last: what the range that is to be forgotten ends with."""
+    return Step(
         name="keep-translations",
         reason="With each state it loads, TCG forgets all the code it has translated. At a checkpoint only "
                "some pages change; without this the secondary is slow for 50 to 100 ms after each, and the primary's "
                "output waits for it. Now just the code in those pages is forgotten.",
         test="tests/pair: test_secondary_keeps_its_translations, test_secondary_runs_its_new_code",
         edits=(
-            Insert("migration/ram.c", "memcpy(dst_host, src_host, TARGET_PAGE_SIZE * num);", """\
-                if (tcg_enabled()) {
+            Insert("migration/ram.c", "memcpy(dst_host, src_host, TARGET_PAGE_SIZE * num);", f"""\
+                if (tcg_enabled()) {{
                     ram_addr_t start = block->offset +
                                        ((ram_addr_t)offset << TARGET_PAGE_BITS);
 
                     tb_invalidate_phys_range(start,
-                                             start + TARGET_PAGE_SIZE * num);
-                }
+                                             start + TARGET_PAGE_SIZE * num{last});
+                }}
 """),
-            Insert("cpu.c", '#include "hw/core/sysemu-cpu-ops.h"', '#include "migration/colo.h"\n'),
-            Replace("cpu.c", "    tb_flush(cpu);", """\
-    if (!migration_incoming_in_colo_state()) {  /* whose pages are seen to */
-        tb_flush(cpu);
-    }"""),
-        )),
-    Step(
-        name="chardev-read-size",
-        reason="A socket chardev reads 4 KiB at a time, which makes fifteen reads and as many turns "
-               "of the main loop of one offloaded segment. It may read 256 KiB now; how much it does "
-               "is still for its user to say.",
-        test="tests/qtest/colo-filter-test: /colo/redirector/large-reads",
-        edits=(
-            Replace("chardev/char-socket.c", "CHR_READ_BUF_LEN", "256 * 1024"),
-        )),
-    Step(
+            Insert(post_load, '#include "hw/core/sysemu-cpu-ops.h"', '#include "migration/colo.h"\n'),
+            Replace(post_load, "tb_flush(cpu);",
+                    "if (!migration_incoming_in_colo_state()) {  /* whose pages are seen to */\n"
+                    f"{indent}    tb_flush(cpu);\n{indent}}}"),
+        ))
+
+
+CHARDEV_READ_SIZE = Step(
+    name="chardev-read-size",
+    reason="A socket chardev reads 4 KiB at a time, which makes fifteen reads and as many turns "
+           "of the main loop of one offloaded segment. It may read 256 KiB now; how much it does "
+           "is still for its user to say.",
+    test="tests/qtest/colo-filter-test: /colo/redirector/large-reads",
+    edits=(
+        Replace("chardev/char-socket.c", "CHR_READ_BUF_LEN", "256 * 1024"),
+    ))
+
+
+def chardev_wakeups(*inserts: Insert) -> Step:
+    return Step(
         name="chardev-wakeups",
         reason="While it calls a chardev's reader, GLib takes the chardev out of its poll and puts it back, "
                "to keep it from being read again inside, and wakes the poll each time: four system "
                "calls and a poll for nothing in each read. Nobody reads a chardev inside its reader.",
         test="tests/qtest/colo-compare-test: /colo/compare/few-wakeups",
-        edits=(
+        edits=inserts)
+
+
+POSITION_LEAK = Step(
+    name="position-leak",
+    reason="A filter that is given a position forgets the memory of its first one, the default: some "
+           "bytes for each object that comes and goes.",
+    test="scripts/check --sanitize: /colo/proxy/arguments",
+    edits=(
+        Replace("net/filter.c", "nf->position = g_strdup(str);",
+                "g_free(nf->position);\n    nf->position = g_strdup(str);"),
+    ))
+
+
+MENDS = {
+    "7.2": (
+        live_state_lock(SERIES["7.2"], sync_argument="rs"),
+        TLB_FLUSH_7_2,
+        MIGRATION_NODELAY,
+        COMMIT_AFTER_LOAD,
+        lost_secondary(SERIES["7.2"]),
+        load_without_lock(SERIES["7.2"]),
+        keep_input("migrate_colo_enabled", header="migration.h"),
+        QUIET_SECONDARY,
+        keep_translations("cpu.c", indent="    ", last=""),
+        CHARDEV_READ_SIZE,
+        chardev_wakeups(
             Insert("chardev/char-io.c", "g_source_add_child_source(source, iwp->src);",
                    "        g_source_set_can_recurse(iwp->src, TRUE);\n"),
             Insert("chardev/char-io.c", "g_source_attach(&iwp->parent, context);",
-                   "    g_source_set_can_recurse(&iwp->parent, TRUE);\n"),
-        )),
-    Step(
-        name="position-leak",
-        reason="A filter that is given a position forgets the memory of its first one, the default: some "
-               "bytes for each object that comes and goes.",
-        test="scripts/check --sanitize: /colo/proxy/arguments",
-        edits=(
-            Replace("net/filter.c", "nf->position = g_strdup(str);",
-                    "g_free(nf->position);\n    nf->position = g_strdup(str);"),
-        )),
-)
-
-MENDS = {
-    "7.2": MENDS_7_2,
+                   "    g_source_set_can_recurse(&iwp->parent, TRUE);\n")),
+        POSITION_LEAK,
+    ),
+    "10.0": (
+        live_state_lock(SERIES["10.0"], sync_argument="true"),
+        TLB_FLUSH_10_0,
+        MIGRATION_NODELAY,
+        COMMIT_AFTER_LOAD,
+        lost_secondary(SERIES["10.0"]),
+        load_without_lock(SERIES["10.0"]),
+        keep_input("migrate_colo", header="options.h"),
+        QUIET_SECONDARY,
+        keep_translations("hw/core/cpu-system.c", indent="        ", last=" - 1"),
+        CHARDEV_READ_SIZE,
+        chardev_wakeups(
+            Insert("chardev/char-io.c", "g_source_attach(iwp->src, iwp->context);",
+                   "        g_source_set_can_recurse(iwp->src, TRUE);\n")),
+        POSITION_LEAK,
+    ),
 }

@@ -258,12 +258,11 @@ class Pair:
         """Make the secondary the primary's copy; return the seconds it took."""
         began = time.monotonic()
         monitor = self.primary.monitor
-        self.secondary.monitor.command("query-status")
         monitor.command("migrate-set-parameters",
                         x_checkpoint_delay=self.options.checkpoint_delay,
                         max_bandwidth=1 << 30)
-        monitor.command("migrate-set-capabilities",
-                        capabilities=[{"capability": "x-colo", "state": True}])
+        for qemu in (self.secondary, self.primary):
+            qemu.monitor.command("migrate-set-capabilities", capabilities=[{"capability": "x-colo", "state": True}])
         monitor.command("migrate", uri=f"tcp:{self.nodes['secondary'].address}:{MIGRATION_PORT}")
 
         def migrated() -> bool:

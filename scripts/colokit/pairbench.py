@@ -37,6 +37,7 @@ from .figures import (DIRECTORY, DOCUMENT, Figure, as_text, build_programs, colu
 from .machine import ROOT, Failure, Progress, become_root, need
 from .network import Network
 from .pair import Pair, running, wait_until
+from .series import add_series_option
 
 PACKAGES = ["wrk"]
 EMULATOR = ["qemu-system-x86_64"]
@@ -475,5 +476,5 @@ def add_command(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--plot", metavar="FILE", type=Path, help="draw the throughput, as SVG")
     command.add_argument("--update-docs", action="store_true",
                          help=f"bring {DOCUMENT.relative_to(ROOT)} and {PICTURE.relative_to(ROOT)} up to date")
-    command.add_argument("--series", default="7.2", help="the series of QEMU (default: %(default)s)")
+    add_series_option(command)
     command.set_defaults(run=pair)

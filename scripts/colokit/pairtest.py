@@ -23,6 +23,7 @@ from typing import Any
 from .client import Download
 from .machine import BUILD, Failure
 from .pair import Pair, Qemu, running
+from .series import own_series
 
 SYS_PIDFD_GETFD = 438
 
@@ -31,7 +32,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def emulator() -> Path:
     """The emulator to be tested."""
-    return Path(os.environ.get("COLO_QEMU") or BUILD / "qemu-7.2/build/qemu-system-x86_64").resolve()
+    return Path(os.environ.get("COLO_QEMU") or BUILD / f"qemu-{own_series()}/build/qemu-system-x86_64").resolve()
 
 
 def seconds_from(variable: str, default: float) -> float:

@@ -24,6 +24,7 @@ from . import build, guest
 from .figures import build_programs, program
 from .machine import Failure, become_root, reporting
 from .pair import Pair, Qemu, running, wait_until
+from .series import add_series_option
 
 SEGMENT = 10                    # seconds that the client works before it tells what has come of it
 REQUEST_TIMEOUT = 30
@@ -241,7 +242,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--heartbeat", metavar="MS", type=int, help="with --proxy: the heartbeat of both sides")
     parser.add_argument("--heartbeat-timeout", metavar="MS", type=int, help="with --proxy: after what silence one is lost")
     parser.add_argument("--json", action="store_true", help="print the result as a last line of JSON")
-    parser.add_argument("--series", default="7.2", help="the series of QEMU (default: %(default)s)")
+    add_series_option(parser)
     arguments = parser.parse_args()
     if arguments.minutes <= 0:
         parser.error("MINUTES must be more than 0")

@@ -1,80 +1,114 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The distribution's QEMU source package, without touching the system's apt.
+"""Debian's packages of a series' release, without touching the system's apt.
 
-What the machine installs binary packages from is asked of apt; the same places
-are asked for source packages, with a configuration and lists of our own under
-build/apt. Signatures are verified by apt with the keys that the machine trusts
-for those places.
+What the machine installs packages from is asked of apt; the same places are
+asked for QEMU's source package, and for the tools that a newer QEMU is built
+with, with a configuration and lists of our own under build/apt. For another
+release than the machine's it is the same places with that release's name.
+Signatures are verified by apt with the keys that the machine trusts for those
+places.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Iterator
 
 from .machine import BUILD, Failure, as_root, need, output_of, run_logged
+from .series import SERIES, Series
 
-# Which release of Debian has which series.
-RELEASES = {
-    "7.2": "bookworm",
-}
+# The parts of a release that a package may be in.
+SUFFIXES = ("", "-updates", "-security")
 
-APT = BUILD / "apt"
 LOG = BUILD / "log" / "source.log"
 
 
-def pristine_source(series: str, target: Path) -> Path:
+def pristine_source(series: Series, target: Path) -> Path:
     """The unpacked source package, fetched at the first call."""
     if target.exists():
         return target
     need(["apt", "ca-certificates", "dpkg-dev", "xz-utils"])
-    description = _fetch(series)
+    description = _download(series.release, "source", "qemu", "qemu_*.dsc", "QEMU's source")
     unpacked = target.with_name(target.name + ".partial")
     shutil.rmtree(unpacked, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     run_logged(["dpkg-source", "--no-check", "--no-copy", "-x", description, unpacked], LOG,
                "unpacking QEMU's source", append=True)
     version = (unpacked / "VERSION").read_text(encoding="utf-8").strip()
-    if not version.startswith(series + "."):
-        raise Failure(f"Debian's {description.name} holds QEMU {version}, not a {series}; give a "
+    if not version.startswith(series.name + "."):
+        raise Failure(f"Debian's {description.name} holds QEMU {version}, not a {series.name}; give a "
                       "source tree of that series with --source")
     unpacked.rename(target)
     return target
 
 
-def _fetch(series: str) -> Path:
-    """Download the source package; the path of its .dsc."""
-    places = _source_places(RELEASES[series])
-    sources = APT / "sources.list.d"
-    shutil.rmtree(APT, ignore_errors=True)
-    for directory in (sources, APT / "lists" / "partial", APT / "cache", APT / "download"):
+def unpacked_tool(series: Series, package: str) -> Path:
+    """Where a binary package of the series' release is unpacked, fetched at the first call.
+
+    It is not installed: the machine's own one stays what it is.
+    """
+    release = series.release
+    target = BUILD / "tools" / release / package
+    if not target.exists():
+        archive = _download(release, "download", package, f"{package}_*.deb", f"{release}'s {package}")
+        unpacked = target.with_name(target.name + ".partial")
+        shutil.rmtree(unpacked, ignore_errors=True)
+        unpacked.mkdir(parents=True)
+        run_logged(["dpkg-deb", "--extract", archive, unpacked], LOG, f"unpacking {package}", append=True)
+        unpacked.rename(target)
+    return target
+
+
+def _download(release: str, command: str, package: str, pattern: str, title: str) -> Path:
+    """Have apt-get fetch a package; the path of the one file that fits the pattern."""
+    apt = _prepared(release)
+    directory = apt / "download" / package
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    only = ["--download-only"] if command == "source" else []
+    run_logged([*_apt_get(apt), command, *only, package], LOG, f"fetching {title}", on_line=_percentage,
+               cwd=directory, append=True)
+    found = sorted(directory.glob(pattern))
+    if len(found) != 1:
+        raise Failure(f"apt-get {command} left {len(found)} files {pattern} in {directory} instead of one; "
+                      f"see {LOG}")
+    return found[0]
+
+
+def _apt_get(apt: Path) -> list:
+    return ["apt-get", "--config-file", apt / "apt.conf", "--quiet"]
+
+
+@functools.cache
+def _prepared(release: str) -> Path:
+    """The directory of an apt configuration with fresh lists of the release."""
+    apt = BUILD / "apt" / release
+    shutil.rmtree(apt, ignore_errors=True)
+    sources = apt / "sources.list.d"
+    for directory in (sources, apt / "lists" / "partial", apt / "cache", apt / "download"):
         directory.mkdir(parents=True)
-    for number, (name, text) in enumerate(places):
-        suffix = ".sources" if name.endswith(".sources") else ".list"
-        (sources / f"{number:02}{suffix}").write_text(text, encoding="utf-8")
-    configuration = APT / "apt.conf"
-    configuration.write_text("".join(f'{name} "{value}";\n' for name, value in {
+    for number, place in enumerate(_places(release)):
+        suffix = place.file.suffix if place.file.suffix == ".sources" else ".list"
+        (sources / f"{number:02}{suffix}").write_text(place.entry(), encoding="utf-8")
+    (apt / "apt.conf").write_text("".join(f'{name} "{value}";\n' for name, value in {
         "Dir::Etc::sourcelist": "/dev/null",
         "Dir::Etc::sourceparts": sources,
-        "Dir::State::lists": APT / "lists",
-        "Dir::Cache": APT / "cache",
+        "Dir::State::lists": apt / "lists",
+        # What is installed is nothing to these lists.
+        "Dir::State::status": "/dev/null",
+        "Dir::Cache": apt / "cache",
         # apt's own user may have no way into this directory.
         "APT::Sandbox::User": "root",
     }.items()) +
         # Nor are the hooks for the system's lists meant for ours.
         "#clear APT::Update::Post-Invoke;\n#clear APT::Update::Post-Invoke-Success;\n",
         encoding="utf-8")
-
-    apt_get = ["apt-get", "--config-file", configuration, "--quiet"]
-    run_logged([*apt_get, "update"], LOG, "fetching the lists of source packages")
-    run_logged([*apt_get, "source", "--download-only", "qemu"], LOG, "fetching QEMU's source",
-               on_line=_percentage, cwd=APT / "download", append=True)
-    found = sorted((APT / "download").glob("qemu_*.dsc"))
-    if len(found) != 1:
-        raise Failure(f"apt-get source left {len(found)} descriptions in {APT / 'download'} "
-                      f"instead of one; see {LOG}")
-    return found[0]
+    run_logged([*_apt_get(apt), "update"], LOG, f"fetching the lists of Debian {release}", append=True)
+    return apt
 
 
 def _percentage(progress, line: str) -> None:
@@ -84,48 +118,61 @@ def _percentage(progress, line: str) -> None:
 
 # ------------------------------------------- where the machine's packages come from
 
-def _source_places(release: str) -> list[tuple[str, str]]:
-    """(file name, text): apt's entries for Debian's release, for source packages."""
-    entries = _entries(release)
-    if not entries:
+@dataclass
+class _Place:
+    """An entry of the system's, and the suites that we want of it."""
+    file: Path
+    number: int             # of the entry in the file, from 1
+    suites: list[str]
+
+    def entry(self) -> str:
+        """The entry for source and binary packages of our suites.
+
+        Its other fields and options stay as they are, among them whose
+        signature is good for it.
+        """
+        text = self.file.read_text(encoding="utf-8")
+        if self.file.suffix == ".sources":
+            # apt counts the stanzas, and does not count comments.
+            stanzas = [stanza for stanza in re.split(r"\n(?:[ \t]*\n)+", text.strip("\n"))
+                       if re.search(r"^[^#\s]", stanza, re.MULTILINE)]
+            stanza = re.sub(r"(?im)^types:.*$", "Types: deb deb-src", stanzas[self.number - 1])
+            return re.sub(r"(?im)^suites:.*(\n[ \t].*)*$", f"Suites: {' '.join(self.suites)}", stanza) + "\n"
+        line = text.splitlines()[self.number - 1]
+        options, uri, components = re.match(r"\s*deb\s+((?:\[[^]]*\]\s+)?)(\S+)\s+\S+(.*)", line).groups()
+        return "".join(f"{kind} {options}{uri} {suite}{components}\n"
+                       for kind in ("deb", "deb-src") for suite in self.suites)
+
+
+def _places(release: str) -> list[_Place]:
+    """Where Debian's packages of the release are to be had."""
+    places = list(_search(release))
+    if not places:
         # On an image without package lists apt does not know what is whose.
         run_logged(as_root(["apt-get", "--quiet", "update"]), LOG, "updating the package lists")
-        entries = _entries(release)
-    if not entries:
-        raise Failure(f"this machine has no packages of Debian {release} to install, so there is "
-                      "no telling where its source packages are; unpack a QEMU source tree "
-                      "yourself and give it with --source")
-    return [(name, _as_source_entry(Path(name), number)) for name, number in entries]
+        places = list(_search(release))
+    if not places:
+        raise Failure(f"this machine has no packages of Debian to install, so there is no telling "
+                      f"where those of {release} are; unpack a QEMU source tree yourself and give it "
+                      "with --source")
+    return places
 
 
-def _entries(release: str) -> list[tuple[str, int]]:
-    """(file, number of the entry in it) of each of the release's entries."""
-    wanted = {release, f"{release}-updates", f"{release}-security"}
-    listing = output_of(["apt-get", "indextargets", "--format",
-                         "$(ORIGIN)|$(CODENAME)|$(COMPONENT)|$(SOURCESENTRY)",
-                         "Created-By: Packages"])
-    entries = []
-    for line in listing.splitlines():
-        origin, codename, component, entry = line.split("|", 3)
-        name, _, number = entry.rpartition(":")
-        if (origin == "Debian" and codename in wanted and component == "main"
-                and (name, int(number)) not in entries):
-            entries.append((name, int(number)))
-    return entries
-
-
-def _as_source_entry(path: Path, number: int) -> str:
-    """An entry of the system's as it would be for source packages.
-
-    Its other fields and options stay as they are, among them whose signature
-    is good for it.
-    """
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".sources":
-        # apt counts the stanzas, and does not count comments.
-        stanzas = [stanza for stanza in re.split(r"\n(?:[ \t]*\n)+", text.strip("\n"))
-                   if re.search(r"^[^#\s]", stanza, re.MULTILINE)]
-        stanza = re.sub(r"(?im)^types:.*$", "Types: deb-src", stanzas[number - 1])
-        return stanza + "\n"
-    line = text.splitlines()[number - 1]
-    return re.sub(r"^\s*deb\s", "deb-src ", line) + "\n"
+def _search(release: str) -> Iterator[_Place]:
+    """The places of the release, or else those of the newest one that the machine has of those we know."""
+    targets = [line.split("|", 3) for line in output_of(
+        ["apt-get", "indextargets", "--format", "$(ORIGIN)|$(CODENAME)|$(COMPONENT)|$(SOURCESENTRY)",
+         "Created-By: Packages"]).splitlines()]
+    known = [series.release for series in SERIES.values()]
+    for there in (release, *reversed(known)):
+        suites: dict[str, list[str]] = {}
+        for origin, codename, component, entry in targets:
+            suffix = codename.removeprefix(there)
+            if origin == "Debian" and component == "main" and codename == there + suffix and suffix in SUFFIXES:
+                wanted = suites.setdefault(entry, [])
+                wanted += [release + suffix] if release + suffix not in wanted else []
+        for entry, wanted in suites.items():
+            name, _, number = entry.rpartition(":")
+            yield _Place(Path(name), int(number), wanted)
+        if suites:
+            return

@@ -8,13 +8,15 @@ go to the same place in the host.
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from .edits import Cut, Edit, Insert, Put, Remove, Replace, Step
 from .machine import Failure
+from .series import SERIES, Series
 
 # Files of the host that ours of the same name take the place of.
-REPLACED_7_2 = ("net/colo-compare.c", "net/colo-compare.h", "net/filter-mirror.c",
+REPLACED = ("net/colo-compare.c", "net/colo-compare.h", "net/filter-mirror.c",
                 "net/filter-rewriter.c")
 
 PROXY_PROPERTIES = """\
@@ -110,7 +112,20 @@ def _puts(root: Path, names: list[str], replaced: tuple[str, ...]) -> tuple[Edit
                  for name in names)
 
 
-def steps_7_2(root: Path) -> tuple[Step, ...]:
+def _in_meson(host: Series, ours: list[str]) -> tuple[Edit, ...]:
+    """Where net/meson.build has its COLO objects: instead of them, ours."""
+    listed = "".join(f"  '{name}',\n" for name in ours)
+    if host.name == "7.2":
+        return (Replace("net/meson.build", "  'colo.c',\n", listed),)
+    return (Insert("net/meson.build", "'filter-mirror.c',", listed + "  'colo-compare.c',\n  'filter-rewriter.c',\n"),
+            Cut("net/meson.build", "if get_option('replication').allowed() or", "'filter-rewriter.c'))\nendif", text="""\
+if not get_option('replication').allowed()
+  error('The COLO proxy needs the COLO frame: configure without --disable-replication')
+endif
+"""))
+
+
+def _steps(host: Series, root: Path) -> tuple[Step, ...]:
     core = _found(root, "net/colo/*.c", "net/colo/*.h", "net/colo/meson.build")
     objects = _found(root, "net/*.c", "net/*.h")
     headers = _found(root, "include/net/*.h", "include/net/colo/*.h")
@@ -119,9 +134,9 @@ def steps_7_2(root: Path) -> tuple[Step, ...]:
     shared = [Path(name).name for name in qtests
               if name.endswith(".c") and not name.endswith("-test.c")]
     added = [Path(name).name for name in objects
-             if name.endswith(".c") and name not in REPLACED_7_2]
+             if name.endswith(".c") and name not in REPLACED]
 
-    for name in (*REPLACED_7_2, "net/colo/meson.build"):
+    for name in (*REPLACED, "net/colo/meson.build"):
         if name not in objects and name not in core:
             raise Failure(f"{root / name} is missing; check out the repository anew")
 
@@ -130,7 +145,7 @@ def steps_7_2(root: Path) -> tuple[Step, ...]:
             name="files",
             reason="The core, which knows nothing of QEMU, the objects on top of it, and their "
                    "headers, in place of the host's.",
-            edits=(*_puts(root, core + objects + headers, REPLACED_7_2),
+            edits=(*_puts(root, core + objects + headers, REPLACED),
                    Remove("net/colo.c"), Remove("net/colo.h"))),
         Step(
             name="no-colo-h",
@@ -141,14 +156,14 @@ def steps_7_2(root: Path) -> tuple[Step, ...]:
             name="build",
             reason="The objects that the host has no file for, and the core, which brings its own "
                    "meson.build.",
-            edits=(Replace("net/meson.build", "  'colo.c',\n",
-                           "".join(f"  '{name}',\n" for name in added)),
+            edits=(*_in_meson(host, added),
                    Insert("net/meson.build", "subdir('can')",
-                          "subdir('colo')\nsoftmmu_ss.add(colo_core_sources)\n"))),
+                          f"subdir('colo')\n{host.system_sources}.add(colo_core_sources)\n"))),
         Step(
             name="trace-events",
             reason="Our trace events in place of the host's for COLO.",
-            edits=(Cut("net/trace-events", "# colo.c", None, text=_text(root, "net/trace-events")),)),
+            edits=(Cut("net/trace-events", "# colo.c", "colo_filter_rewriter_conn_offset",
+                       text=_text(root, "net/trace-events")),)),
         Step(
             name="properties",
             reason="colo-proxy is an object like the other filters. colo-compare: iothread has a default now, "
@@ -174,19 +189,18 @@ def steps_7_2(root: Path) -> tuple[Step, ...]:
                 Replace("qapi/qom.json", "# @iothread: name of the iothread to run in",
                         within="# @ColoCompareProperties:",
                         text="# @iothread: name of the iothread to run in (default: one of its own)"),
-                Cut("qapi/qom.json", "queue is full and additional packets are received, the",
-                    "additional packets are dropped. (default: 1024)",
-                    within="# @ColoCompareProperties:", text="""\
-#                  queue is full, that side's input is not read until there is
-#                  room again. (default: 1024)
-"""),
-                Insert("qapi/qom.json", "# @vnet_hdr_support:", within="# @ColoCompareProperties:",
+                Replace("qapi/qom.json", "queue is full and additional packets are received, the",
+                        within="# @ColoCompareProperties:",
+                        text="queue is full, that side's input is not read until"),
+                Replace("qapi/qom.json", "additional packets are dropped.", within="# @ColoCompareProperties:",
+                        text="there is room again."),
+                Insert("qapi/qom.json", "# @vnet_hdr_support:", within="# @ColoCompareProperties:", before=True,
                        text="""\
-#
 # @active: when to compare packets (default: auto, with @notify_dev: on)
 #
 # @peer_timeout: the secondary is lost when a checkpoint is due and makes no
 #                headway for so long, in milliseconds. (default: 3000)
+#
 """),
                 Replace("qapi/qom.json", "'iothread': 'str',", within=COMPARE_PROPERTIES,
                         text="'*iothread': 'str',"),
@@ -196,7 +210,7 @@ def steps_7_2(root: Path) -> tuple[Step, ...]:
                        "      'colo-proxy':                 'ColoProxyProperties',\n"),
                 Insert("qapi/pragma.json", "'ColoCompareProperties',", before=True,
                        text="        'ColoProxyProperties',          # heartbeat_timeout, ...\n"),
-                Insert("softmmu/vl.c", 'g_str_equal(type, "colo-compare") ||',
+                Insert(host.command_line, 'g_str_equal(type, "colo-compare") ||',
                        '        g_str_equal(type, "colo-proxy") ||\n'),
                 Replace("qapi/qom.json", "'*vnet_hdr_support': 'bool' }", within=COMPARE_PROPERTIES,
                         text="'*vnet_hdr_support': 'bool',\n"
@@ -283,6 +297,4 @@ ERST
     return tuple(steps)
 
 
-STEPS = {
-    "7.2": steps_7_2,
-}
+STEPS = {name: functools.partial(_steps, host) for name, host in SERIES.items()}

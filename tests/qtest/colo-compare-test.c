@@ -6,8 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "colo-test-util.h"
-#include "qapi/qmp/qjson.h"
-#include "qapi/qmp/qlist.h"
+#include "net/colo-series.h"
 #include "qemu/bswap.h"
 
 #define HELLO "COLO_USERSPACE_PROXY_INIT"

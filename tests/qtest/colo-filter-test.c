@@ -6,7 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "colo-test-util.h"
-#include "qapi/qmp/qstring.h"
+#include "net/colo-series.h"
 #include "qemu/bswap.h"
 
 /* What a filter keeps for a reader that is slow, bytes. */

@@ -6,8 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "colo-test-util.h"
-#include "qapi/qmp/qnum.h"
-#include "qapi/qmp/qstring.h"
+#include "net/colo-series.h"
 #include "qemu/bswap.h"
 
 /* Bytes of packets that may be under way, each way; so much waits at least for a node that does not read. */

@@ -6,9 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "colo-test-util.h"
-#include "qapi/qmp/qjson.h"
-#include "qapi/qmp/qlist.h"
-#include "qapi/qmp/qnum.h"
+#include "net/colo-series.h"
 #include "qemu/bswap.h"
 #include "qemu/sockets.h"
 
@@ -653,7 +651,7 @@ void colo_test_bad_lengths(ColoTest *t, const char *chardev, bool vnet, const ch
 
 /* Objects */
 
-static QDict *object_add(ColoTest *t, const char *fmt, va_list ap)
+static G_GNUC_PRINTF(2, 0) QDict *object_add(ColoTest *t, const char *fmt, va_list ap)
 {
     g_autofree char *command = g_strdup_printf("{ 'execute': 'object-add', 'arguments': { %s } }", fmt);
 
