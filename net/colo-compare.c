@@ -665,7 +665,7 @@ static void compare_init(Object *obj)
     s->peer_timeout = PEER_TIMEOUT_MS;
 }
 
-static void compare_class_init(ObjectClass *oc, void *data)
+static void compare_class_init(ObjectClass *oc, ColoClassData *data)
 {
     USER_CREATABLE_CLASS(oc)->complete = compare_complete;
     COLO_REPORTER_CLASS(oc)->report = compare_report;

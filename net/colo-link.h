@@ -8,6 +8,7 @@
 #define NET_COLO_LINK_H
 
 #include "chardev/char-fe.h"
+#include "net/colo-series.h"
 #include "net/colo/outbox.h"
 #include "net/colo/wire.h"
 
@@ -30,7 +31,7 @@ typedef struct ColoLinkOps {
 
 /* One end of a chardev.  All calls come from the thread that runs its main context, save where it says otherwise. */
 typedef struct ColoLink {
-    CharBackend chr;
+    CharFrontend chr;
     GMainContext *context;      /* NULL: the main loop's */
     const ColoLinkOps *ops;
     void *opaque;

@@ -946,7 +946,7 @@ static void proxy_finalize(Object *obj)
     g_free(COLO_PROXY(obj)->tls_creds);
 }
 
-static void proxy_class_init(ObjectClass *oc, void *data)
+static void proxy_class_init(ObjectClass *oc, ColoClassData *data)
 {
     static const struct {
         const char *name;

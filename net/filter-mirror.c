@@ -14,6 +14,7 @@
 #include "net/colo-host.h"
 #include "net/colo-link.h"
 #include "net/colo-report.h"
+#include "net/colo-series.h"
 #include "net/filter.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
@@ -151,7 +152,7 @@ static void filter_mirror_finalize(Object *obj)
     g_free(FILTER_MIRROR(obj)->outdev);
 }
 
-static void filter_mirror_class_init(ObjectClass *oc, void *data)
+static void filter_mirror_class_init(ObjectClass *oc, ColoClassData *data)
 {
     NetFilterClass *nfc = NETFILTER_CLASS(oc);
 

@@ -429,7 +429,7 @@ static void redirector_finalize(Object *obj)
     g_free(s->outdev);
 }
 
-static void redirector_class_init(ObjectClass *oc, void *data)
+static void redirector_class_init(ObjectClass *oc, ColoClassData *data)
 {
     NetFilterClass *nfc = NETFILTER_CLASS(oc);
 

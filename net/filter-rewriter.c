@@ -11,6 +11,7 @@
 #include "crypto/random.h"
 #include "net/colo-host.h"
 #include "net/colo-report.h"
+#include "net/colo-series.h"
 #include "net/colo-vmstate.h"
 #include "net/colo/rewriter.h"
 #include "net/filter.h"
@@ -165,7 +166,7 @@ static void rewriter_set_vnet_hdr(Object *obj, bool value, Error **errp)
     FILTER_REWRITER(obj)->vnet_hdr = value;
 }
 
-static void rewriter_class_init(ObjectClass *oc, void *data)
+static void rewriter_class_init(ObjectClass *oc, ColoClassData *data)
 {
     NetFilterClass *nfc = NETFILTER_CLASS(oc);
 

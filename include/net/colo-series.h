@@ -10,7 +10,17 @@
 #ifndef NET_COLO_SERIES_H
 #define NET_COLO_SERIES_H
 
-#if QEMU_VERSION_MAJOR >= 10
+#define COLO_SERIES_IS_AT_LEAST(major, minor) \
+    (QEMU_VERSION_MAJOR > (major) || (QEMU_VERSION_MAJOR == (major) && QEMU_VERSION_MINOR >= (minor)))
+
+#if COLO_SERIES_IS_AT_LEAST(10, 2)
+typedef const void ColoClassData;
+#else
+typedef void ColoClassData;
+#define CharFrontend    CharBackend
+#endif
+
+#if COLO_SERIES_IS_AT_LEAST(10, 0)
 
 #include "migration/migration-stats.h"
 #include "qobject/qjson.h"
@@ -23,6 +33,9 @@
 /* A pointer that may be missing in a QAPI struct or an event: before, it had a flag of its own. */
 #define COLO_SET_PRESENT(info, member)  ((void)0)
 #define COLO_OPTIONAL(pointer)          (pointer)
+
+/* Of a socket chardev, in JSON. */
+#define COLO_RECONNECT_EACH_SECOND      "'reconnect-ms': 1000"
 
 /* Bytes of the guest's memory that have been sent to another node. */
 #define colo_ram_sent()                 (stat64_get(&mig_stats.precopy_bytes) + stat64_get(&mig_stats.downtime_bytes))
@@ -43,6 +56,8 @@
 
 #define COLO_SET_PRESENT(info, member)  ((info)->has_##member = true)
 #define COLO_OPTIONAL(pointer)          ((pointer) != NULL), (pointer)
+
+#define COLO_RECONNECT_EACH_SECOND      "'reconnect': 1"
 
 #define colo_ram_sent()                 qatomic_read(&ram_counters.transferred)
 

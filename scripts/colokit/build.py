@@ -179,7 +179,7 @@ def configure(paths: Paths, sanitize: bool) -> None:
     """Run configure if that has not been done with just these arguments."""
     arguments = [str(paths.source / "configure"), *CONFIGURE, *paths.series.configure]
     if sanitize:
-        arguments.append("--enable-sanitizers")
+        arguments += paths.series.sanitize
     line = json.dumps(arguments)
     note = paths.build / ".configured-by"
     if note.exists() and note.read_text(encoding="utf-8") == line:

@@ -316,7 +316,7 @@ def make_four(primary: Node, secondary: Node, rewriter: str, undo: Undo) -> None
         match = re.search(r"tcp:\[?(.*?)\]?:(\d+)", found[0]) if len(found) == 1 else None
         if not match:
             raise Failure("the new secondary's redirectors do not tell where they look for the primary; their chardevs must be TCP "
-                          "sockets with reconnect=1")
+                          "sockets that reconnect")
         listening[name] = {"type": "inet", "data": {"host": match[1], "port": match[2]}}
     token = secrets.token_hex(8)
     for name, label in (("compare0", "in"), ("compare_out", "out")):

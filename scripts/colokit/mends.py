@@ -70,18 +70,19 @@ TLB_FLUSH_7_2 = Step(
     ))
 
 
-TLB_FLUSH_10_0 = Step(
-    name="tlb-flush",
-    reason="The fast way of collecting dirty pages tells TCG's TLBs that their bits are clear now only if it "
-           "has found a page that was not known to be dirty. If the primary has written all that the secondary "
-           "has, the secondary's next writes are not noticed, and not rolled back.",
-    test="tests/pair: test_secondary_memory_is_rolled_back",
-    edits=(
-        Cut("include/exec/ram_addr.h", "if (num_dirty) {", "}", text="""\
+def tlb_flush(file: str, tell: str) -> Step:
+    return Step(
+        name="tlb-flush",
+        reason="The fast way of collecting dirty pages tells TCG's TLBs that their bits are clear now only if it "
+               "has found a page that was not known to be dirty. If the primary has written all that the secondary "
+               "has, the secondary's next writes are not noticed, and not rolled back.",
+        test="tests/pair: test_secondary_memory_is_rolled_back",
+        edits=(
+            Cut(file, "if (num_dirty) {", "}", text=f"""\
         /* The bits just taken are clear now, also those of pages that were known to be dirty. */
-        cpu_physical_memory_dirty_bits_cleared(start, length);
+        {tell}(start, length);
 """),
-    ))
+        ))
 
 
 MIGRATION_NODELAY = Step(
@@ -148,7 +149,7 @@ def lost_secondary(host: Series) -> Step:
         ))
 
 
-def load_without_lock(host: Series) -> Step:
+def load_without_lock(host: Series, load: str) -> Step:
     return Step(
         name="load-without-lock",
         reason="While the secondary reads the memory's new pages it holds the big lock, though it "
@@ -156,10 +157,9 @@ def load_without_lock(host: Series) -> Step:
                "through which the failover would be commanded.",
         test="tests/pair: test_failover_while_loading",
         edits=(
-            Cut("migration/colo.c", "ret = qemu_loadvm_state_main(mis->from_src_file, mis);",
-                host.bql_unlock, text=f"""\
+            Cut("migration/colo.c", load, host.bql_unlock, text=f"""\
     {host.bql_unlock}
-    ret = qemu_loadvm_state_main(mis->from_src_file, mis);
+    ret = {load};
 """),
             Insert("migration/colo.c", "vmstate_loading = true;", before=True, text=f"""\
     /* A failover has made its choice: the state of before. */
@@ -234,6 +234,25 @@ def keep_translations(post_load: str, indent: str, last: str) -> Step:
         ))
 
 
+STALE_TRANSLATIONS = Step(
+    name="stale-translations",
+    reason="The memory of a checkpoint is loaded behind TCG's back, which goes on running the code that it has "
+           "translated from what was there before.",
+    test="tests/pair: test_secondary_runs_its_new_code",
+    edits=(
+        Insert("migration/ram.c", '#include "migration/colo.h"', '#include "exec/translation-block.h"\n#include "system/tcg.h"\n'),
+        Insert("migration/ram.c", "memcpy(dst_host, src_host, TARGET_PAGE_SIZE * num);", """\
+                if (tcg_enabled()) {
+                    ram_addr_t start = block->offset +
+                                       ((ram_addr_t)offset << TARGET_PAGE_BITS);
+
+                    tb_invalidate_phys_range(NULL, start,
+                                             start + TARGET_PAGE_SIZE * num - 1);
+                }
+"""),
+    ))
+
+
 CHARDEV_READ_SIZE = Step(
     name="chardev-read-size",
     reason="A socket chardev reads 4 KiB at a time, which makes fifteen reads and as many turns "
@@ -273,7 +292,7 @@ MENDS = {
         MIGRATION_NODELAY,
         COMMIT_AFTER_LOAD,
         lost_secondary(SERIES["7.2"]),
-        load_without_lock(SERIES["7.2"]),
+        load_without_lock(SERIES["7.2"], load="qemu_loadvm_state_main(mis->from_src_file, mis)"),
         keep_input("migrate_colo_enabled", header="migration.h"),
         QUIET_SECONDARY,
         keep_translations("cpu.c", indent="    ", last=""),
@@ -287,14 +306,30 @@ MENDS = {
     ),
     "10.0": (
         live_state_lock(SERIES["10.0"], sync_argument="true"),
-        TLB_FLUSH_10_0,
+        tlb_flush("include/exec/ram_addr.h", tell="cpu_physical_memory_dirty_bits_cleared"),
         MIGRATION_NODELAY,
         COMMIT_AFTER_LOAD,
         lost_secondary(SERIES["10.0"]),
-        load_without_lock(SERIES["10.0"]),
+        load_without_lock(SERIES["10.0"], load="qemu_loadvm_state_main(mis->from_src_file, mis)"),
         keep_input("migrate_colo", header="options.h"),
         QUIET_SECONDARY,
         keep_translations("hw/core/cpu-system.c", indent="        ", last=" - 1"),
+        CHARDEV_READ_SIZE,
+        chardev_wakeups(
+            Insert("chardev/char-io.c", "g_source_attach(iwp->src, iwp->context);",
+                   "        g_source_set_can_recurse(iwp->src, TRUE);\n")),
+        POSITION_LEAK,
+    ),
+    "10.2": (
+        live_state_lock(SERIES["10.2"], sync_argument="true"),
+        tlb_flush("migration/ram.c", tell="physical_memory_dirty_bits_cleared"),
+        MIGRATION_NODELAY,
+        COMMIT_AFTER_LOAD,
+        lost_secondary(SERIES["10.2"]),
+        load_without_lock(SERIES["10.2"], load="qemu_loadvm_state_main(mis->from_src_file, mis, errp)"),
+        keep_input("migrate_colo", header="options.h"),
+        QUIET_SECONDARY,
+        STALE_TRANSLATIONS,
         CHARDEV_READ_SIZE,
         chardev_wakeups(
             Insert("chardev/char-io.c", "g_source_attach(iwp->src, iwp->context);",

@@ -29,6 +29,7 @@ from . import guest
 from .machine import BUILD, Failure, wait_until
 from .network import Network
 from .qmp import Monitor
+from .series import series_of
 
 RUNS = BUILD / "run"
 RUNS_KEPT = 40
@@ -217,6 +218,7 @@ class Pair:
         self.nodes = {role: Node(host, network.taps[role]) for role, host in zip(ROLES, HOSTS)}
         if not self.emulator.exists():
             raise Failure(f"there is no {self.emulator}; run scripts/build-qemu")
+        self.series = series_of(self.emulator)
 
     def __enter__(self) -> "Pair":
         return self
@@ -498,7 +500,7 @@ class Pair:
             return [("-object", self._proxy("secondary"))]
         primary = self.nodes["primary"].address
         old = usage == "2016"
-        reconnect = "" if old else ",reconnect=1"
+        reconnect = "" if old else f",{self.series.reconnect}"
         output = "null,id=red1" if usage == "twin" else f"socket,id=red1,host={primary},port={COMPARE_PORT}{reconnect}"
         return [
             ("-chardev", f"socket,id=red0,host={primary},port={MIRROR_PORT}{reconnect}"),

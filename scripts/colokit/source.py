@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import re
 import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
@@ -21,8 +22,9 @@ from typing import Iterator
 from .machine import BUILD, Failure, as_root, need, output_of, run_logged
 from .series import SERIES, Series
 
-# The parts of a release that a package may be in.
+# The parts of a release that a package may be in; unstable is all in one.
 SUFFIXES = ("", "-updates", "-security")
+UNSTABLE = "sid"
 
 LOG = BUILD / "log" / "source.log"
 
@@ -32,18 +34,32 @@ def pristine_source(series: Series, target: Path) -> Path:
     if target.exists():
         return target
     need(["apt", "ca-certificates", "dpkg-dev", "xz-utils"])
-    description = _download(series.release, "source", "qemu", "qemu_*.dsc", "QEMU's source")
+    version = _version_of(series)
+    description = _download(series.release, "source", f"qemu={version}", "qemu_*.dsc", f"QEMU's source, {version}")
     unpacked = target.with_name(target.name + ".partial")
     shutil.rmtree(unpacked, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     run_logged(["dpkg-source", "--no-check", "--no-copy", "-x", description, unpacked], LOG,
                "unpacking QEMU's source", append=True)
-    version = (unpacked / "VERSION").read_text(encoding="utf-8").strip()
-    if not version.startswith(series.name + "."):
-        raise Failure(f"Debian's {description.name} holds QEMU {version}, not a {series.name}; give a "
-                      "source tree of that series with --source")
     unpacked.rename(target)
     return target
+
+
+def _version_of(series: Series) -> str:
+    """The newest version of the source package that is of the series; unstable may have others beside it."""
+    listing = output_of(["apt-cache", "--config-file", _prepared(series.release) / "apt.conf", "madison", "qemu"])
+    there = sorted({line.split("|")[1].strip() for line in listing.splitlines() if line.endswith(" Sources")},
+                   key=functools.cmp_to_key(_compare_versions))
+    fitting = [version for version in there if re.match(rf"(\d+:)?{re.escape(series.name)}\b", version)]
+    if not fitting:
+        raise Failure(f"Debian {series.release} has QEMU {', '.join(there) or 'in no version'}, none of {series.name}; "
+                      "give a source tree of that series with --source")
+    return fitting[-1]
+
+
+def _compare_versions(one: str, two: str) -> int:
+    later = subprocess.run(["dpkg", "--compare-versions", one, "gt", two], check=False).returncode == 0
+    return 1 if later else -1
 
 
 def unpacked_tool(series: Series, package: str) -> Path:
@@ -66,7 +82,7 @@ def unpacked_tool(series: Series, package: str) -> Path:
 def _download(release: str, command: str, package: str, pattern: str, title: str) -> Path:
     """Have apt-get fetch a package; the path of the one file that fits the pattern."""
     apt = _prepared(release)
-    directory = apt / "download" / package
+    directory = apt / "download" / package.partition("=")[0]
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     only = ["--download-only"] if command == "source" else []
@@ -164,11 +180,12 @@ def _search(release: str) -> Iterator[_Place]:
         ["apt-get", "indextargets", "--format", "$(ORIGIN)|$(CODENAME)|$(COMPONENT)|$(SOURCESENTRY)",
          "Created-By: Packages"]).splitlines()]
     known = [series.release for series in SERIES.values()]
+    suffixes = SUFFIXES[:1] if release == UNSTABLE else SUFFIXES
     for there in (release, *reversed(known)):
         suites: dict[str, list[str]] = {}
         for origin, codename, component, entry in targets:
             suffix = codename.removeprefix(there)
-            if origin == "Debian" and component == "main" and codename == there + suffix and suffix in SUFFIXES:
+            if origin == "Debian" and component == "main" and codename == there + suffix and suffix in suffixes:
                 wanted = suites.setdefault(entry, [])
                 wanted += [release + suffix] if release + suffix not in wanted else []
         for entry, wanted in suites.items():

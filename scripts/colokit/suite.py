@@ -49,14 +49,15 @@ PROXY_PROPERTIES = """\
 ##
 # @ColoProxyProperties:
 #
-# Properties for colo-proxy objects. @queue must be all.
+# Properties for colo-proxy objects.  @queue must be all.
 #
 # @mode: the side
 #
-# @addr: where the primary listens: host:port, or the path of a unix socket
+# @addr: where the primary listens: host:port, or the path of a unix
+#        socket
 #
-# @policy: when output may leave; can be changed at any time, and counts from
-#          the next checkpoint on (default: compare)
+# @policy: when output may leave; can be changed at any time, and
+#          counts from the next checkpoint on (default: compare)
 #
 # @tls-creds: the id of TLS credentials; both nodes need them, or none
 #
@@ -65,15 +66,15 @@ PROXY_PROPERTIES = """\
 #
 # @heartbeat: milliseconds between two signs of life (default: 500)
 #
-# @heartbeat_timeout: milliseconds of silence after which the other node is
-#                     lost (default: 3000)
+# @heartbeat_timeout: milliseconds of silence after which the other
+#                     node is lost (default: 3000)
 #
 # @compare_timeout: milliseconds that output is held at most before a
 #                   checkpoint is asked for (default: 3000)
 #
-# @max_queue_size: packets per connection that are held at most before the
-#                  secondary is made to wait, or a checkpoint asked for
-#                  (default: 1024)
+# @max_queue_size: packets per connection that are held at most before
+#                  the secondary is made to wait, or a checkpoint
+#                  asked for (default: 1024)
 #
 # Since: 7.2
 ##
@@ -196,10 +197,12 @@ def _steps(host: Series, root: Path) -> tuple[Step, ...]:
                         text="there is room again."),
                 Insert("qapi/qom.json", "# @vnet_hdr_support:", within="# @ColoCompareProperties:", before=True,
                        text="""\
-# @active: when to compare packets (default: auto, with @notify_dev: on)
+# @active: when to compare packets
+#          (default: auto, with @notify_dev: on)
 #
-# @peer_timeout: the secondary is lost when a checkpoint is due and makes no
-#                headway for so long, in milliseconds. (default: 3000)
+# @peer_timeout: the secondary is lost when a checkpoint is due and
+#                makes no headway for so long, in milliseconds
+#                (default: 3000)
 #
 """),
                 Replace("qapi/qom.json", "'iothread': 'str',", within=COMPARE_PROPERTIES,
@@ -244,7 +247,7 @@ def _steps(host: Series, root: Path) -> tuple[Step, ...]:
             edits=(
                 *_puts(root, ["qapi/colo-proxy.json"] if _text(root, "qapi/colo-proxy.json") else [],
                        ()),
-                Insert("qapi/meson.build", "    'acpi',\n    'audio',", "    'colo-proxy',\n"),
+                Insert("qapi/meson.build", "    'acpi',", "    'colo-proxy',\n"),
                 Insert("qapi/qapi-schema.json", "{ 'include': 'qom.json' }",
                        "{ 'include': 'colo-proxy.json' }\n"),
                 Insert("include/monitor/hmp.h", "void hmp_x_colo_lost_heartbeat(",

@@ -280,7 +280,7 @@ static void test_redirector_reconnects(void)
 
     qtest_qmp_assert_success(t->qts,
                              "{ 'execute': 'chardev-add', 'arguments': { 'id': 'in', 'backend': { 'type': 'socket',"
-                             " 'data': { 'server': false, 'reconnect': 1, 'addr': { 'type': 'unix',"
+                             " 'data': { 'server': false, " COLO_RECONNECT_EACH_SECOND ", 'addr': { 'type': 'unix',"
                              " 'data': { 'path': %s } } } } } }", path);
     colo_test_add(t, REDIRECTOR("f0", "bn0", "tx") ", 'indev': 'in'");
     for (uint32_t i = 0; i < 3; i++) {

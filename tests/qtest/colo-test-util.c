@@ -98,7 +98,7 @@ static ColoPeer *peer_new(ColoTest *t, int fd, bool vnet)
     p->out = g_byte_array_new();
     p->in = g_byte_array_new();
     qemu_set_cloexec(fd);
-    qemu_socket_set_nonblock(fd);
+    g_unix_set_fd_nonblocking(fd, true, NULL);
     g_ptr_array_add(t->peers, p);
     return p;
 }
@@ -215,8 +215,9 @@ static void check_messages(ColoTest *t)
     g_auto(GStrv) lines = g_strsplit(text, "\n", 0);
 
     for (char **line = lines; *line; line++) {
-        /* The sanitizer says this of every QEMU. */
-        if (**line && !strstr(*line, "ASan doesn't fully support makecontext") && !take_message(t, *line)) {
+        /* The sanitizer says the first of every QEMU; without the second a QEMU of an older series would take its time. */
+        if (**line && !strstr(*line, "ASan doesn't fully support makecontext") &&
+            !strstr(*line, "external DH parameters file") && !take_message(t, *line)) {
             fail("QEMU says what it should not, or too often: %s", *line);
         }
     }
@@ -401,7 +402,7 @@ ColoPeer *colo_test_accept(ColoTest *t, int listener)
 {
     Accepting accepting = { listener, -1 };
 
-    qemu_socket_set_nonblock(listener);
+    g_unix_set_fd_nonblocking(listener, true, NULL);
     colo_test_wait(t, has_accepted, &accepting, "QEMU to connect");
     return peer_new(t, accepting.fd, false);
 }
