@@ -22,6 +22,7 @@ import signal
 import subprocess
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -122,6 +123,14 @@ class Qemu:
     def trace(self) -> list[str]:
         """The lines of the trace log, oldest first."""
         return _text(self.trace_path).splitlines()
+
+    def timed_trace(self) -> Iterator[tuple[float, str]]:
+        """The same, each line with its time in seconds since 1970 apart."""
+        for line in self.trace():
+            if found := re.match(r"\d+@(\d+\.\d+):(.*)", line):
+                yield float(found[1]), found[2]
+            elif found := re.match(r"(\S+)Z (.*)", line):         # since 10.2
+                yield datetime.fromisoformat(found[1] + "+00:00").timestamp(), found[2]
 
     def output(self) -> str:
         """What QEMU itself has said."""
@@ -375,12 +384,12 @@ class Pair:
     def pauses(self) -> list[float]:
         """How long the primary's guest stood still for each checkpoint so far, in seconds."""
         pauses, stopped = [], None
-        for line in self.primary.trace():
-            found = re.match(r"\d+@(\d+\.\d+):colo_vm_state_change .*'(\w+)' => '(\w+)'", line)
-            if found and found[3] == "stop":
-                stopped = float(found[1])
+        for when, what in self.primary.timed_trace():
+            found = re.match(r"colo_vm_state_change .*'\w+' => '(\w+)'", what)
+            if found and found[1] == "stop":
+                stopped = when
             elif found and stopped is not None:
-                pauses.append(float(found[1]) - stopped)
+                pauses.append(when - stopped)
                 stopped = None
         return pauses
 

@@ -5,7 +5,6 @@ COLO_LOST_RUNS says how often a peer is lost in each way (default: 1; the full t
 """
 
 import os
-import re
 import socket
 import struct
 import subprocess
@@ -142,11 +141,10 @@ class HoldTest(ProxyTest):
     def windows(self) -> Iterator[tuple[float, float]]:
         """From when each checkpoint was loaded until the primary's guest went on."""
         loaded = None
-        for line in self.pair.primary.trace():
-            when = float(re.match(r"\d+@(\d+\.\d+):", line)[1])
-            if "colo_receive_message Receive 'vmstate-loaded'" in line:
+        for when, what in self.pair.primary.timed_trace():
+            if "colo_receive_message Receive 'vmstate-loaded'" in what:
                 loaded = when
-            elif loaded and "colo_vm_state_change Change 'stop' => 'run'" in line:
+            elif loaded and "colo_vm_state_change Change 'stop' => 'run'" in what:
                 yield loaded, when
                 loaded = None
 
