@@ -23,7 +23,7 @@ from .client import Dripping, Writer
 from .machine import Failure, become_root, reporting
 from .network import Network
 from .node import Node
-from .pair import Qemu, wait_until
+from .pair import wait_until
 from .procedure import Procedure
 from .series import add_series_option
 

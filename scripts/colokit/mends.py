@@ -16,6 +16,7 @@ LOADED = """\
                        COLO_MESSAGE_VMSTATE_LOADED, &local_err);
 """
 
+
 def live_state_lock(host: Series, sync_argument: str) -> Step:
     return Step(
         name="live-state-lock",

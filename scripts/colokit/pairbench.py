@@ -35,7 +35,6 @@ from . import build, chart, guest
 from .figures import (DIRECTORY, DOCUMENT, Figure, as_text, build_programs, columns, kept, look_for_others, program,
                       update_document)
 from .machine import ROOT, Failure, Progress, become_root, need
-from .network import Network
 from .pair import Pair, running, wait_until
 from .series import add_series_option
 
