@@ -46,7 +46,7 @@ def live_state_lock(host: Series, sync_argument: str) -> Step:
         ))
 
 
-TLB_FLUSH = Step(
+TLB_FLUSH_7_2 = Step(
     name="tlb-flush",
     reason="The fast way of collecting dirty pages clears their bits and leaves TCG's TLBs "
            "believing that they are set, so the next writes are not noticed. Pages that the "
@@ -69,6 +69,21 @@ TLB_FLUSH = Step(
     }
 """),
     ))
+
+
+def tlb_flush(file: str, tell: str) -> Step:
+    return Step(
+        name="tlb-flush",
+        reason="The fast way of collecting dirty pages tells TCG's TLBs that their bits are clear now only if it "
+               "has found a page that was not known to be dirty. If the primary has written all that the secondary "
+               "has, the secondary's next writes are not noticed, and not rolled back.",
+        test="tests/pair: test_secondary_memory_is_rolled_back",
+        edits=(
+            Cut(file, "if (num_dirty) {", "}", text=f"""\
+        /* The bits just taken are clear now, also those of pages that were known to be dirty. */
+        {tell}(start, length);
+"""),
+        ))
 
 
 MIGRATION_NODELAY = Step(
@@ -274,7 +289,7 @@ POSITION_LEAK = Step(
 MENDS = {
     "7.2": (
         live_state_lock(SERIES["7.2"], sync_argument="rs"),
-        TLB_FLUSH,
+        TLB_FLUSH_7_2,
         MIGRATION_NODELAY,
         COMMIT_AFTER_LOAD,
         lost_secondary(SERIES["7.2"]),
@@ -292,6 +307,7 @@ MENDS = {
     ),
     "10.0": (
         live_state_lock(SERIES["10.0"], sync_argument="true"),
+        tlb_flush("include/exec/ram_addr.h", tell="cpu_physical_memory_dirty_bits_cleared"),
         MIGRATION_NODELAY,
         COMMIT_AFTER_LOAD,
         lost_secondary(SERIES["10.0"]),
@@ -307,6 +323,7 @@ MENDS = {
     ),
     "10.2": (
         live_state_lock(SERIES["10.2"], sync_argument="true"),
+        tlb_flush("migration/ram.c", tell="physical_memory_dirty_bits_cleared"),
         MIGRATION_NODELAY,
         COMMIT_AFTER_LOAD,
         lost_secondary(SERIES["10.2"]),
