@@ -77,7 +77,7 @@ def tlb_flush(file: str, tell: str) -> Step:
         reason="The fast way of collecting dirty pages tells TCG's TLBs that their bits are clear now only if it "
                "has found a page that was not known to be dirty. If the primary has written all that the secondary "
                "has, the secondary's next writes are not noticed, and not rolled back.",
-        test="tests/pair: test_secondary_memory_is_rolled_back",
+        test="tests/pair: test_secondary_runs_its_new_code, at times",
         edits=(
             Cut(file, "if (num_dirty) {", "}", text=f"""\
         /* The bits just taken are clear now, also those of pages that were known to be dirty. */
