@@ -75,8 +75,7 @@ def tlb_flush(file: str, tell: str) -> Step:
     return Step(
         name="tlb-flush",
         reason="The fast way of collecting dirty pages tells TCG's TLBs that their bits are clear now only if it "
-               "has found a page that was not known to be dirty. If the primary has written all that the secondary "
-               "has, the secondary's next writes are not noticed, and not rolled back.",
+               "has found a page that was not known to be dirty. Writes after a sync that found none may go unnoticed.",
         test="tests/pair: test_secondary_runs_its_new_code, at times",
         edits=(
             Cut(file, "if (num_dirty) {", "}", text=f"""\
@@ -210,8 +209,21 @@ QUIET_SECONDARY = Step(
     ))
 
 
+def _forget_code(first: str, last: str) -> Insert:
+    """@first: the arguments before the range; @last: what the range ends with."""
+    return Insert("migration/ram.c", "memcpy(dst_host, src_host, TARGET_PAGE_SIZE * num);", f"""\
+                if (tcg_enabled()) {{
+                    ram_addr_t start = block->offset +
+                                       ((ram_addr_t)offset << TARGET_PAGE_BITS);
+
+                    tb_invalidate_phys_range({first}start,
+                                             start + TARGET_PAGE_SIZE * num{last});
+                }}
+""")
+
+
 def keep_translations(post_load: str, indent: str, last: str) -> Step:
-    """@post_load: the file with the CPU's, indented so much; @last: what the range that is to be forgotten ends with."""
+    """@post_load: the file with the CPU's, indented so much; @last: see _forget_code()."""
     return Step(
         name="keep-translations",
         reason="With each state it loads, TCG forgets all the code it has translated. At a checkpoint only "
@@ -219,15 +231,7 @@ def keep_translations(post_load: str, indent: str, last: str) -> Step:
                "output waits for it. Now just the code in those pages is forgotten.",
         test="tests/pair: test_secondary_keeps_its_translations, test_secondary_runs_its_new_code",
         edits=(
-            Insert("migration/ram.c", "memcpy(dst_host, src_host, TARGET_PAGE_SIZE * num);", f"""\
-                if (tcg_enabled()) {{
-                    ram_addr_t start = block->offset +
-                                       ((ram_addr_t)offset << TARGET_PAGE_BITS);
-
-                    tb_invalidate_phys_range(start,
-                                             start + TARGET_PAGE_SIZE * num{last});
-                }}
-"""),
+            _forget_code("", last),
             Insert(post_load, '#include "hw/core/sysemu-cpu-ops.h"', '#include "migration/colo.h"\n'),
             Replace(post_load, "tb_flush(cpu);",
                     "if (!migration_incoming_in_colo_state()) {  /* whose pages are seen to */\n"
@@ -242,15 +246,7 @@ STALE_TRANSLATIONS = Step(
     test="tests/pair: test_secondary_runs_its_new_code",
     edits=(
         Insert("migration/ram.c", '#include "migration/colo.h"', '#include "exec/translation-block.h"\n#include "system/tcg.h"\n'),
-        Insert("migration/ram.c", "memcpy(dst_host, src_host, TARGET_PAGE_SIZE * num);", """\
-                if (tcg_enabled()) {
-                    ram_addr_t start = block->offset +
-                                       ((ram_addr_t)offset << TARGET_PAGE_BITS);
-
-                    tb_invalidate_phys_range(NULL, start,
-                                             start + TARGET_PAGE_SIZE * num - 1);
-                }
-"""),
+        _forget_code("NULL, ", last=" - 1"),
     ))
 
 
@@ -286,55 +282,46 @@ POSITION_LEAK = Step(
     ))
 
 
+WAKEUPS_7_2 = chardev_wakeups(
+    Insert("chardev/char-io.c", "g_source_add_child_source(source, iwp->src);",
+           "        g_source_set_can_recurse(iwp->src, TRUE);\n"),
+    Insert("chardev/char-io.c", "g_source_attach(&iwp->parent, context);",
+           "    g_source_set_can_recurse(&iwp->parent, TRUE);\n"))
+
+WAKEUPS_10_0 = chardev_wakeups(
+    Insert("chardev/char-io.c", "g_source_attach(iwp->src, iwp->context);",
+           "        g_source_set_can_recurse(iwp->src, TRUE);\n"))
+
+
+def _mends(series: str, sync_argument: str, load: str, tlb: Step, input_: Step, translations: Step,
+           wakeups: Step) -> tuple[Step, ...]:
+    """All of a series: those that are the same for each, and its own."""
+    host = SERIES[series]
+    return (live_state_lock(host, sync_argument), tlb, MIGRATION_NODELAY, COMMIT_AFTER_LOAD, lost_secondary(host),
+            load_without_lock(host, load), input_, QUIET_SECONDARY, translations, CHARDEV_READ_SIZE, wakeups,
+            POSITION_LEAK)
+
+
 MENDS = {
-    "7.2": (
-        live_state_lock(SERIES["7.2"], sync_argument="rs"),
-        TLB_FLUSH_7_2,
-        MIGRATION_NODELAY,
-        COMMIT_AFTER_LOAD,
-        lost_secondary(SERIES["7.2"]),
-        load_without_lock(SERIES["7.2"], load="qemu_loadvm_state_main(mis->from_src_file, mis)"),
-        keep_input("migrate_colo_enabled", header="migration.h"),
-        QUIET_SECONDARY,
-        keep_translations("cpu.c", indent="    ", last=""),
-        CHARDEV_READ_SIZE,
-        chardev_wakeups(
-            Insert("chardev/char-io.c", "g_source_add_child_source(source, iwp->src);",
-                   "        g_source_set_can_recurse(iwp->src, TRUE);\n"),
-            Insert("chardev/char-io.c", "g_source_attach(&iwp->parent, context);",
-                   "    g_source_set_can_recurse(&iwp->parent, TRUE);\n")),
-        POSITION_LEAK,
-    ),
-    "10.0": (
-        live_state_lock(SERIES["10.0"], sync_argument="true"),
-        tlb_flush("include/exec/ram_addr.h", tell="cpu_physical_memory_dirty_bits_cleared"),
-        MIGRATION_NODELAY,
-        COMMIT_AFTER_LOAD,
-        lost_secondary(SERIES["10.0"]),
-        load_without_lock(SERIES["10.0"], load="qemu_loadvm_state_main(mis->from_src_file, mis)"),
-        keep_input("migrate_colo", header="options.h"),
-        QUIET_SECONDARY,
-        keep_translations("hw/core/cpu-system.c", indent="        ", last=" - 1"),
-        CHARDEV_READ_SIZE,
-        chardev_wakeups(
-            Insert("chardev/char-io.c", "g_source_attach(iwp->src, iwp->context);",
-                   "        g_source_set_can_recurse(iwp->src, TRUE);\n")),
-        POSITION_LEAK,
-    ),
-    "10.2": (
-        live_state_lock(SERIES["10.2"], sync_argument="true"),
-        tlb_flush("migration/ram.c", tell="physical_memory_dirty_bits_cleared"),
-        MIGRATION_NODELAY,
-        COMMIT_AFTER_LOAD,
-        lost_secondary(SERIES["10.2"]),
-        load_without_lock(SERIES["10.2"], load="qemu_loadvm_state_main(mis->from_src_file, mis, errp)"),
-        keep_input("migrate_colo", header="options.h"),
-        QUIET_SECONDARY,
-        STALE_TRANSLATIONS,
-        CHARDEV_READ_SIZE,
-        chardev_wakeups(
-            Insert("chardev/char-io.c", "g_source_attach(iwp->src, iwp->context);",
-                   "        g_source_set_can_recurse(iwp->src, TRUE);\n")),
-        POSITION_LEAK,
-    ),
+    "7.2": _mends(
+        "7.2", sync_argument="rs",
+        load="qemu_loadvm_state_main(mis->from_src_file, mis)",
+        tlb=TLB_FLUSH_7_2,
+        input_=keep_input("migrate_colo_enabled", header="migration.h"),
+        translations=keep_translations("cpu.c", indent="    ", last=""),
+        wakeups=WAKEUPS_7_2),
+    "10.0": _mends(
+        "10.0", sync_argument="true",
+        load="qemu_loadvm_state_main(mis->from_src_file, mis)",
+        tlb=tlb_flush("include/exec/ram_addr.h", tell="cpu_physical_memory_dirty_bits_cleared"),
+        input_=keep_input("migrate_colo", header="options.h"),
+        translations=keep_translations("hw/core/cpu-system.c", indent="        ", last=" - 1"),
+        wakeups=WAKEUPS_10_0),
+    "10.2": _mends(
+        "10.2", sync_argument="true",
+        load="qemu_loadvm_state_main(mis->from_src_file, mis, errp)",
+        tlb=tlb_flush("migration/ram.c", tell="physical_memory_dirty_bits_cleared"),
+        input_=keep_input("migrate_colo", header="options.h"),
+        translations=STALE_TRANSLATIONS,
+        wakeups=WAKEUPS_10_0),
 }
