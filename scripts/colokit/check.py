@@ -216,7 +216,7 @@ def _forget(suite: unittest.TestSuite, test: unittest.TestCase) -> None:
 
 
 def scripts(tally: Tally, arguments: argparse.Namespace) -> None:
-    """the graft, and the connection to a monitor"""
+    """the graft, where sources come from, the connection to a monitor"""
     for series in STABLE:
         build.pristine(series)
     _run_unittests(tally, ROOT / "tests/scripts", arguments.pattern, timed=False)
