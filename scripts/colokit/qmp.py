@@ -24,8 +24,8 @@ def _package():
         try:
             # Both share one event loop; QEMU's wrapper expects it to be set.
             asyncio.set_event_loop(asyncio.new_event_loop())
-            from qemu.qmp import QMPError, legacy, qmp_client
-            return legacy, QMPError, qmp_client.NegotiationError
+            from qemu.qmp import QMPError, legacy
+            return legacy, QMPError
         except ImportError:
             del sys.path[:1 if place else 0]
     raise Failure("QEMU's Python package qemu.qmp is not there: set PYTHONPATH to the directory python of a QEMU source tree, or run "
@@ -37,7 +37,7 @@ class Monitor:
 
     def __init__(self, place: Path | tuple[str, int], name: str):
         """@place: the path of a unix socket, or a host and a port."""
-        legacy, self._error, self._not_negotiated = _package_once()
+        legacy, self._error = _package_once()
         self.name = name
         self.events: list[dict[str, Any]] = []
         self._qmp = legacy.QEMUMonitorProtocol(place if isinstance(place, tuple) else str(place), nickname=name)
@@ -58,8 +58,9 @@ class Monitor:
                 self._qmp._sync(client.connect(address), CONNECT_TIMEOUT)
                 return
             except self._error as error:
-                # An event that QEMU sends just before its answer to the greeting is taken for the answer.
-                if attempt == ATTEMPTS or not isinstance(getattr(error, "exc", None), self._not_negotiated):
+                # QEMU may send an event before its greeting (to one who comes just after another one) or before its first
+                # answer; the package takes it for what it waits for.
+                if attempt == ATTEMPTS or not isinstance(getattr(error, "exc", None), self._error):
                     raise
 
     def close(self) -> None:

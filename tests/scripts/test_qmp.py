@@ -21,11 +21,12 @@ EVENT = {"event": "RESUME", "timestamp": {"seconds": 0, "microseconds": 0}}
 
 
 class FakeMonitor(threading.Thread):
-    """Sends an event before its first answer, on so many connections; answers a query-status on the next."""
+    """Sends an event too early, on so many connections: before its greeting, or its first answer; later ones are as they should be."""
 
-    def __init__(self, path: Path, hasty: int):
+    def __init__(self, path: Path, hasty: int, greets: bool):
         super().__init__(daemon=True)
         self.hasty = hasty
+        self.greets = greets            # before the event
         self.server = socket.socket(socket.AF_UNIX)
         self.server.bind(str(path))
         self.server.listen(8)
@@ -40,9 +41,11 @@ class FakeMonitor(threading.Thread):
                 def say(what: dict) -> None:
                     connection.sendall(json.dumps(what).encode() + b"\n")
                 try:
+                    if self.hasty and not self.greets:
+                        say(EVENT)
                     say(GREETING)
                     while text := connection.recv(4096):    # the client waits for each answer
-                        if self.hasty:
+                        if self.hasty and self.greets:
                             say(EVENT)
                         request = json.loads(text)
                         say({"return": {}, **({"id": request["id"]} if "id" in request else {})})
@@ -57,22 +60,26 @@ class FakeMonitor(threading.Thread):
 
 class QmpTest(unittest.TestCase):
 
-    def connect(self, hasty: int) -> Monitor:
+    def connect(self, hasty: int, greets: bool) -> Monitor:
         path = Path(self.enterContext(tempfile.TemporaryDirectory())) / "qmp"
-        server = FakeMonitor(path, hasty)
+        server = FakeMonitor(path, hasty, greets)
         server.start()
         self.addCleanup(server.close)
         monitor = Monitor(path, "fake")
         self.addCleanup(monitor.close)
         return monitor
 
-    def test_event_before_the_answer(self) -> None:
-        for hasty in (0, 1, ATTEMPTS - 1):
-            self.assertEqual(self.connect(hasty).command("query-status"), {})
+    def test_event_before_the_greeting(self) -> None:
+        self.check(greets=False)
 
-    def test_never_an_answer(self) -> None:
+    def test_event_before_the_answer(self) -> None:
+        self.check(greets=True)
+
+    def check(self, greets: bool) -> None:
+        for hasty in (0, 1, ATTEMPTS - 1):
+            self.assertEqual(self.connect(hasty, greets).command("query-status"), {})
         with self.assertRaisesRegex(Failure, "cannot connect"):
-            self.connect(ATTEMPTS)
+            self.connect(ATTEMPTS, greets)
 
 
 if __name__ == "__main__":
