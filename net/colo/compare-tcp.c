@@ -40,7 +40,8 @@
  * sent is kept aside until a SYN of the primary is compared with it.  From then on the rewriter maps its segments.
  *
  * RST takes no position either.  The primary's leaves once the secondary has sent one too, which is used up by that; one that repeats
- * the last leaves at once.
+ * the last leaves at once.  The secondary may never send one: it still knows in TIME-WAIT a connection that the primary has forgotten
+ * for want of room.  Nobody misses that RST; but if the client opens the connection anew, the answer to that does not wait behind it.
  */
 
 #include "comparator-internal.h"
@@ -458,6 +459,12 @@ static void advance(ColoComparator *c, ColoCompareFlow *f)
     }
 }
 
+/* True if @p answers a client that opens the connection anew, and so does not wait for the RST of the old one, which is held. */
+static bool is_kept_by_rst(const ColoCompareFlow *f, const ColoPacket *p)
+{
+    return f->primary.head->tcp_flags & COLO_TCP_RST && p->tcp_flags & COLO_TCP_ACK && opens_anew(&f->tcp, p);
+}
+
 /* The primary's @p comes while others are held. */
 static void primary_packet_behind(ColoComparator *c, ColoCompareFlow *f, ColoPacket *p)
 {
@@ -466,6 +473,9 @@ static void primary_packet_behind(ColoComparator *c, ColoCompareFlow *f, ColoPac
                    colo_seq_before(p->seq, t->primary_end) && compare_again(c, f, p, t->primary_end);
     ColoPacket *held;
 
+    if (is_kept_by_rst(f, p)) {
+        colo_compare_diverged(c, COLO_REASON_FLAGS, f);
+    }
     if (repeats && p->compared == p->seq_end && gate_is_open(t, p)) {
         release_granted(c, f, p);
         return;

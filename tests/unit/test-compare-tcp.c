@@ -1877,6 +1877,35 @@ START_TEST(port_reuse_behind_old_output)
 }
 END_TEST
 
+/* The primary has forgotten a connection that the secondary knows in TIME-WAIT; the client opens it anew. */
+START_TEST(port_reuse_behind_a_reset)
+{
+    Rig *rig = rig_open(0x900);
+
+    primary(rig, RST, 0x900, 0, "");
+    rig_expect_nothing(rig);
+    primary(rig, SYN | ACK, 0x70000000, CLIENT + 1000, "");
+    rig_wait(rig, RIG_TIMEOUT / 2);
+    ck_assert_int_eq(rig->asked, 1);
+    rig_checkpoint(rig);
+    rig_expect(rig, RST, 0x900, 0);
+    rig_expect(rig, SYN | ACK, 0x70000000, 0);
+    rig_free(rig);
+
+    /* If it is the guest that opens another, the secondary is only slower. */
+    rig = rig_open(0x900);
+    primary(rig, RST, 0x900, 0, "");
+    primary(rig, SYN, 0x70000000, 0, "");
+    rig_wait(rig, RIG_TIMEOUT / 2);
+    ck_assert_int_eq(rig->asked, 0);
+    secondary(rig, RST, 0x900, 0, "");
+    rig_expect(rig, RST, 0x900, 0);
+    secondary(rig, SYN, 4, 0, "");
+    rig_expect(rig, SYN, 0x70000000, 0);
+    rig_end_well(rig);
+}
+END_TEST
+
 /* RST */
 
 START_TEST(rst_waits_for_the_secondary)
@@ -2420,6 +2449,7 @@ int main(void)
     tcase_add_test(tc, port_reuse);
     tcase_add_test(tc, port_reuse_with_old_output_held);
     tcase_add_test(tc, port_reuse_behind_old_output);
+    tcase_add_test(tc, port_reuse_behind_a_reset);
     tcase_add_test(tc, rst_waits_for_the_secondary);
     tcase_add_test(tc, rst_from_a_closed_port);
     tcase_add_test(tc, rst_with_text);
