@@ -53,6 +53,9 @@ class Libvirt:
 
     def __enter__(self) -> "Libvirt":
         need(PACKAGES)
+        if not any(line.split()[4] == "/" for line in Path("/proc/self/mountinfo").read_text().splitlines()):
+            raise Failure("libvirtd gets mounts of its own, for which / has to be a mount point; in a chroot it is not unless the "
+                          "directory was made one first: mount --bind DIRECTORY DIRECTORY")
         places = {system: self.base / system.strip("/").replace("/", "-") for system in SYSTEM}
         for place in places.values():
             place.mkdir(parents=True, exist_ok=True)
