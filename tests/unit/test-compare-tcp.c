@@ -1883,12 +1883,15 @@ START_TEST(port_reuse_behind_a_reset)
     Rig *rig = rig_open(0x900);
 
     primary(rig, RST, 0x900, 0, "");
-    rig_expect_nothing(rig);
+    primary(rig, RST | ACK, 0x900, CLIENT, "");
+    rig_wait(rig, RIG_TIMEOUT / 4);
+    ck_assert_int_eq(rig->asked, 0);
     primary(rig, SYN | ACK, 0x70000000, CLIENT + 1000, "");
-    rig_wait(rig, RIG_TIMEOUT / 2);
-    ck_assert_int_eq(rig->asked, 1);
+    rig_wait(rig, RIG_TIMEOUT / 4);
+    rig_expect_asked(rig, 1, COLO_REASON_FLAGS);
     rig_checkpoint(rig);
     rig_expect(rig, RST, 0x900, 0);
+    rig_expect(rig, RST | ACK, 0x900, 0);
     rig_expect(rig, SYN | ACK, 0x70000000, 0);
     rig_free(rig);
 
