@@ -57,7 +57,7 @@ class Tally:
     def fail(self, name: str, why: str = "") -> None:
         self.failures.append(self.about + name)
         print(f"  FAILED  {name}", flush=True)
-        for line in why.strip().splitlines()[-30:]:
+        for line in why.strip().splitlines()[-100:]:
             print(f"          {line[:300]}", flush=True)
 
     def skip(self, name: str, why: str) -> None:

@@ -17,6 +17,7 @@ import ctypes
 import itertools
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -35,6 +36,9 @@ from .series import series_of
 RUNS = BUILD / "run"
 RUNS_KEPT = 40
 BOOT_TIMEOUT = 120.0
+END_TIMEOUT = 10.0          # a monitor closes before its process is gone
+CORE_MAX = 4 << 30
+FRAMES = 25                 # of the thread that crashed
 COLO_TIMEOUT = 60.0
 
 ROLES = ("primary", "secondary")
@@ -76,8 +80,10 @@ class Qemu:
         def prepare() -> None:
             _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             os.sched_setaffinity(0, processors)
+            resource.setrlimit(resource.RLIMIT_CORE, (CORE_MAX, CORE_MAX))
 
         self.role = role
+        self.program = next(word for word in command if "/qemu-system-" in word)
         self.console_path = Path(f"{path}.console")
         self.trace_path = Path(f"{path}.trace")
         self.output_path = Path(f"{path}.output")
@@ -88,7 +94,7 @@ class Qemu:
         Path(f"{path}.command").write_text("\n".join(command) + "\n")
         with open(self.output_path, "wb") as output:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=path.parent,
                 start_new_session=True, preexec_fn=prepare)
 
     @property
@@ -101,9 +107,25 @@ class Qemu:
 
     def check_alive(self) -> None:
         if not self.alive:
-            last = self.output().strip().splitlines()[-3:]
-            raise Failure(f"the {self.role} QEMU has ended with status {self.process.returncode}"
-                          + "".join(f"\n    {line}" for line in last))
+            raise Failure(self.end())
+
+    def end(self, timeout: float = END_TIMEOUT) -> str:
+        """How it ended, and its last words; that it runs, if it still does."""
+        try:
+            status = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return f"the {self.role} QEMU still runs"
+        last = self.output().strip().splitlines()[-3:] + self._stack()
+        return f"the {self.role} QEMU has ended with status {status}" + "".join(f"\n    {line}" for line in last)
+
+    def _stack(self) -> list[str]:
+        """Where it crashed, if it has left a core and there is a debugger."""
+        cores = list(self.output_path.parent.glob("core*"))
+        if not cores or not shutil.which("gdb"):
+            return []
+        said = subprocess.run(["gdb", "-batch", "-ex", f"bt {FRAMES}", "-ex", "info threads", self.program, cores[0]],
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False).stdout
+        return [line for line in said.splitlines() if re.match(r"#|\*? +\d+ +Thread", line)]
 
     @property
     def monitor(self) -> Monitor:
@@ -114,6 +136,7 @@ class Qemu:
                 with contextlib.suppress(Failure):      # the socket is there before somebody listens
                     return Monitor(self.monitor_path, self.role) if self.monitor_path.exists() else None
             self._monitor = wait_until(connected, 30, f"the {self.role}'s monitor")
+            self._monitor.why_gone = self.end
         return self._monitor
 
     def console(self) -> str:

@@ -14,6 +14,7 @@ With proxy, one colo-proxy on each side takes the place of the document's filter
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -165,6 +166,21 @@ class Procedure:
     def trouble(self) -> list[str]:
         return [f"{qemu.role}: {line}" for qemu in filter(None, [self.primary, self.secondary, *self.gone])
                 for line in guest.trouble_in(qemu.console())]
+
+    def situation(self) -> str:
+        """What each side and the client would say, for one who has to find out why nothing moves."""
+        told = [f"logs: {self.directory}"]
+        for qemu in filter(None, (self.primary, self.secondary)):
+            told.append(f"{qemu.role}, started as {qemu.console_path.stem}: {qemu.end(0)}")
+            if qemu.alive:
+                with contextlib.suppress(Failure):
+                    told += [f"  {command}: {json.dumps(qemu.monitor.command(command))}"
+                             for command in ("query-status", "query-colo-status", "query-migrate", "query-block-jobs")]
+                    told += [f"  {line}" for command in ("info blockstats", "info colo-proxy")
+                             for line in qemu.monitor.human(command).splitlines() if not line.startswith("replication")]
+            told += [f"  console: {line}" for line in qemu.console().splitlines()[-3:]]
+        told += output_of(self.network.client.command(["ss", "-Htnoi", "state", "established"])).splitlines()
+        return "\n".join(told)
 
     # ------------------------------------------------------------ disks
 

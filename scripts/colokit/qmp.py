@@ -39,6 +39,7 @@ class Monitor:
         """@place: the path of a unix socket, or a host and a port."""
         legacy, self._error = _package_once()
         self.name = name
+        self.why_gone = lambda: "has that QEMU ended?"      # whoever started it knows better
         self.events: list[dict[str, Any]] = []
         self._qmp = legacy.QEMUMonitorProtocol(place if isinstance(place, tuple) else str(place), nickname=name)
         try:
@@ -79,7 +80,7 @@ class Monitor:
             raise Failure(f"{self.name}: no answer to {name} within {timeout:g} s") from None
         except self._error as error:
             ended = "disconnect" in str(error).lower()
-            raise Failure(f"{self.name}: {name}: {'the monitor has gone; has that QEMU ended?' if ended else error}") from None
+            raise Failure(f"{self.name}: {name}: {f'the monitor has gone; {self.why_gone()}' if ended else error}") from None
 
     def human(self, line: str, timeout: float = TIMEOUT) -> str:
         """Run a command of the human monitor and return what it prints."""
