@@ -37,7 +37,6 @@ RUNS = BUILD / "run"
 RUNS_KEPT = 40
 BOOT_TIMEOUT = 120.0
 END_TIMEOUT = 10.0          # a monitor closes before its process is gone
-CORE_MAX = 4 << 30
 FRAMES = 25                 # of the thread that crashed
 COLO_TIMEOUT = 60.0
 
@@ -80,7 +79,8 @@ class Qemu:
         def prepare() -> None:
             _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             os.sched_setaffinity(0, processors)
-            resource.setrlimit(resource.RLIMIT_CORE, (CORE_MAX, CORE_MAX))
+            may_be = resource.getrlimit(resource.RLIMIT_CORE)[1]
+            resource.setrlimit(resource.RLIMIT_CORE, (may_be, may_be))
 
         self.role = role
         self.program = next(word for word in command if "/qemu-system-" in word)
