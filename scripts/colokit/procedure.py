@@ -292,6 +292,9 @@ class Procedure:
             said = qemu.monitor.execute(name, arguments)
             if isinstance(said, str) and "rror" in said:
                 raise Failure(f"{qemu.role}: {arguments}: {said.strip()}")
+            if name == "block-job-cancel":
+                # The document goes on at once, while the job still changes the graph that the next steps change.
+                wait_until(lambda: not qemu.monitor.command("query-block-jobs"), 30, "the end of the disk's mirror")
 
     def _add_colo_proxy(self, qemu: Qemu) -> None:
         """In place of the filters that a survivor gets: before the one that maps its connections, if there is one."""
