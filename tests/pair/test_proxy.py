@@ -61,7 +61,7 @@ class NoticeTest(ProxyTest):
                     connection.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
             pair.kill_secondary()
 
-    def check(self, how: str, reason: str) -> None:
+    def check(self, how: str, *reasons: str) -> None:
         beats = f"heartbeat={HEARTBEAT},heartbeat_timeout={HEARTBEAT_TIMEOUT}"
         pair = self.start(compare=beats, secondary=beats)
         monitor = pair.primary.monitor
@@ -71,7 +71,8 @@ class NoticeTest(ProxyTest):
             began = time.time()
             self.lose(how)
             event = monitor.wait_event("COLO_PROXY_PEER_LOST", 5)
-            self.assertEqual(event["data"], {"id": "f0", "reason": reason})
+            self.assertEqual(event["data"]["id"], "f0")
+            self.assertIn(event["data"]["reason"], reasons)
             stamp = event["timestamp"]
             took = stamp["seconds"] + stamp["microseconds"] / 1e6 - began
             self.assertLess(took, HEARTBEAT_TIMEOUT / 1000 + SLACK, f"{how}: noticed after {took:.3f} s")
@@ -91,7 +92,8 @@ class NoticeTest(ProxyTest):
         self.check("cut off", "silent")
 
     def test_half_open(self) -> None:
-        self.check("half open", "closed")
+        # The next heartbeat finds nobody there, unless the process takes so long to end that its silence is noticed first.
+        self.check("half open", "closed", "silent")
 
 
 class PastTest(ProxyTest):
