@@ -91,10 +91,12 @@ class Qemu:
         self.probe_path = Path(f"{path}.probe")     # another monitor, for whoever else wants one
         self.stopped = False
         self._monitor: Monitor | None = None
+        self.core_directory = Path(f"{path}.core")  # its working directory; a core tells no other way whose it is
+        self.core_directory.mkdir(exist_ok=True)
         Path(f"{path}.command").write_text("\n".join(command) + "\n")
         with open(self.output_path, "wb") as output:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=path.parent,
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=self.core_directory,
                 start_new_session=True, preexec_fn=prepare)
 
     @property
@@ -120,7 +122,7 @@ class Qemu:
 
     def _stack(self) -> list[str]:
         """Where it crashed, if it has left a core and there is a debugger."""
-        cores = list(self.output_path.parent.glob("core*"))
+        cores = list(self.core_directory.iterdir())
         if not cores or not shutil.which("gdb"):
             return []
         said = subprocess.run(["gdb", "-batch", "-ex", f"bt {FRAMES}", "-ex", "info threads", self.program, cores[0]],
@@ -134,9 +136,8 @@ class Qemu:
             def connected() -> Monitor | None:
                 self.check_alive()
                 with contextlib.suppress(Failure):      # the socket is there before somebody listens
-                    return Monitor(self.monitor_path, self.role) if self.monitor_path.exists() else None
+                    return Monitor(self.monitor_path, self.role, self.end) if self.monitor_path.exists() else None
             self._monitor = wait_until(connected, 30, f"the {self.role}'s monitor")
-            self._monitor.why_gone = self.end
         return self._monitor
 
     def console(self) -> str:

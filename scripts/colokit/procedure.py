@@ -8,7 +8,8 @@
         nodes.resume()                      # the survivor is protected in its turn
 
 What a command needs to run here is put in its place: the accelerator, the tap, the
-monitor's socket, the guest's kernel, a disk that is small.  The rest is the document's.
+monitor's socket, the guest's kernel, a disk that is small; and where the document goes on
+while the disk's mirror still ends, its end is waited for.  The rest is the document's.
 With proxy, one colo-proxy on each side takes the place of the document's filters.
 """
 
@@ -177,7 +178,7 @@ class Procedure:
                     told += [f"  {command}: {json.dumps(qemu.monitor.command(command))}"
                              for command in ("query-status", "query-colo-status", "query-migrate", "query-block-jobs")]
                     told += [f"  {line}" for command in ("info blockstats", "info colo-proxy")
-                             for line in qemu.monitor.human(command).splitlines() if not line.startswith("replication")]
+                             for line in qemu.monitor.human(command).splitlines()]
             told += [f"  console: {line}" for line in qemu.console().splitlines()[-3:]]
         told += output_of(self.network.client.command(["ss", "-Htnoi", "state", "established"])).splitlines()
         return "\n".join(told)
@@ -293,7 +294,7 @@ class Procedure:
             if isinstance(said, str) and "rror" in said:
                 raise Failure(f"{qemu.role}: {arguments}: {said.strip()}")
             if name == "block-job-cancel":
-                # The document goes on at once, while the job still changes the graph that the next steps change.
+                # It still changes the graph that the next steps change.
                 wait_until(lambda: not qemu.monitor.command("query-block-jobs"), 30, "the end of the disk's mirror")
 
     def _add_colo_proxy(self, qemu: Qemu) -> None:

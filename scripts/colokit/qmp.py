@@ -8,7 +8,7 @@ import contextlib
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from .machine import BUILD, Failure
 
@@ -35,11 +35,11 @@ def _package():
 class Monitor:
     """A connection to one QEMU's monitor.  For use by one thread, the one that made it."""
 
-    def __init__(self, place: Path | tuple[str, int], name: str):
-        """@place: the path of a unix socket, or a host and a port."""
+    def __init__(self, place: Path | tuple[str, int], name: str, how_ended: Callable[[], str] = lambda: "has that QEMU ended?"):
+        """@place: the path of a unix socket, or a host and a port; @how_ended: asked when the monitor has gone."""
         legacy, self._error = _package_once()
         self.name = name
-        self.why_gone = lambda: "has that QEMU ended?"      # whoever started it knows better
+        self._how_ended = how_ended
         self.events: list[dict[str, Any]] = []
         self._qmp = legacy.QEMUMonitorProtocol(place if isinstance(place, tuple) else str(place), nickname=name)
         try:
@@ -80,7 +80,7 @@ class Monitor:
             raise Failure(f"{self.name}: no answer to {name} within {timeout:g} s") from None
         except self._error as error:
             ended = "disconnect" in str(error).lower()
-            raise Failure(f"{self.name}: {name}: {f'the monitor has gone; {self.why_gone()}' if ended else error}") from None
+            raise Failure(f"{self.name}: {name}: {f'the monitor has gone; {self._how_ended()}' if ended else error}") from None
 
     def human(self, line: str, timeout: float = TIMEOUT) -> str:
         """Run a command of the human monitor and return what it prints."""

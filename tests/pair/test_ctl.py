@@ -16,7 +16,7 @@ from colokit.pair import Pair, Qemu, wait_until
 from colokit.pairtest import emulator, usage
 from colokit.procedure import Procedure
 
-ATTEMPTS = 5
+LOOKS = 5
 
 
 class Control:
@@ -30,9 +30,12 @@ class Control:
                   for word in (f"--{side}", node if isinstance(node, str) else str(node.probe_path))]
         return self.hosts.command([str(ROOT / "scripts/colo-ctl"), *places, *words])
 
+    def run(self, *words: str, **monitors: Qemu | str) -> subprocess.CompletedProcess:
+        return subprocess.run(self.command(words, monitors), capture_output=True, text=True, timeout=120, check=False)
+
     def __call__(self, *words: str, ok: bool = True, **monitors: Qemu | str) -> str:
         """What it says; it must go well, or must not."""
-        result = subprocess.run(self.command(words, monitors), capture_output=True, text=True, timeout=120, check=False)
+        result = self.run(*words, **monitors)
         self.test.assertEqual(result.returncode == 0, ok, f"{words}: {result.stdout}{result.stderr}")
         return result.stdout + result.stderr
 
@@ -121,8 +124,8 @@ class CtlTest(unittest.TestCase):
         self.addCleanup(over.set)
         # It looks for a few seconds; on a busy machine too little happens in some of them to be worth a word.
         finding = rf"checkpoints a second, most for the reason payload; the last in tcp {pair.network.guest_address}:80 "
-        for _ in range(ATTEMPTS):
-            said = subprocess.run(ctl.command(("diagnose",), both), capture_output=True, text=True, timeout=120, check=False)
+        for _ in range(LOOKS):
+            said = ctl.run("diagnose", **both)
             if re.search(finding, said.stdout):
                 break
         self.assertRegex(said.stdout, finding)

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The procedure of the host's docs/COLO-FT.txt, with disks: both failovers, resuming on either, roles reversed, twice round."""
 
+import contextlib
 import socket
 import unittest
+from typing import Iterator
 
 from colokit import client
 from colokit.client import Writer
+from colokit.machine import Failure
 from colokit.network import Network
 from colokit.pair import wait_until
 from colokit.pairtest import emulator, usage
@@ -33,8 +36,20 @@ class ProcedureTest(unittest.TestCase):
         self.addCleanup(dripping.over.set)
         self.connections.append(dripping)
 
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """What fails in here tells where everybody stood."""
+        try:
+            yield
+        except Failure as failure:
+            self.fail(f"{failure}\n{self.nodes.situation()}")
+
     def go_on(self) -> None:
         """Everybody gets more answers."""
+        with self.explained():
+            self.wait_for_answers()
+
+    def wait_for_answers(self) -> None:
         wanted = [each.answers + 10 for each in self.connections]
         files = self.writer.version + 30
         wait_until(lambda: self.writer.error or self.writer.version >= files, 60, "further files")
@@ -42,13 +57,14 @@ class ProcedureTest(unittest.TestCase):
                    60, "answers on the connections")
         errors = [each.error for each in (self.writer, *self.connections) if each.error]
         if errors:
-            self.fail("\n".join([*errors, self.nodes.situation()]))
+            raise Failure("\n".join(errors))
 
     def fail_over(self, victim: str) -> None:
         """Kill one in the middle of the work; what was on the disk is, and the service goes on."""
         getattr(self.nodes, victim).kill()
         kept = dict(self.writer.kept)
-        self.nodes.fail_over()
+        with self.explained():
+            self.nodes.fail_over()
         self.go_on()
         files = {number: client.request(self.nodes.network, f"/disk/{number}") for number in kept}
         self.assertEqual(self.writer.wrong_in(files, kept), [], "files as the guest reads them")
@@ -57,7 +73,8 @@ class ProcedureTest(unittest.TestCase):
         self.go_on()
 
     def resume(self) -> None:
-        self.nodes.resume()
+        with self.explained():
+            self.nodes.resume()
         self.connect()
         self.go_on()
 

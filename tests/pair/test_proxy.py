@@ -22,6 +22,7 @@ from colokit.pair import MIGRATION_PORT, MIRROR_PORT, Pair, wait_until
 from colokit.pairtest import PairTest, connections_of, emulator
 
 HEARTBEAT, HEARTBEAT_TIMEOUT = 100, 500     # ms
+MORE_RUNS = 3
 SLACK = 0.1                                 # seconds, of what noticing may take
 TCP_REPAIR = 19
 
@@ -61,18 +62,21 @@ class NoticeTest(ProxyTest):
                     connection.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
             pair.kill_secondary()
 
-    def check(self, how: str, *reasons: str) -> None:
+    def check(self, how: str, reason: str, also: str | None = None) -> None:
+        """@also: what may be noticed in place of the reason, but not each time."""
         beats = f"heartbeat={HEARTBEAT},heartbeat_timeout={HEARTBEAT_TIMEOUT}"
         pair = self.start(compare=beats, secondary=beats)
         monitor = pair.primary.monitor
-        for _ in range(int(os.environ.get("COLO_LOST_RUNS", 1))):
+        runs, seen = int(os.environ.get("COLO_LOST_RUNS", 1)), []
+        while len(seen) < runs or (reason not in seen and len(seen) < runs + MORE_RUNS):
             client.request(pair.network, "/")
             wait_until(lambda: pair.comparison()["secondary-connected"], 5, "the secondary's connection")
             began = time.time()
             self.lose(how)
             event = monitor.wait_event("COLO_PROXY_PEER_LOST", 5)
+            seen.append(event["data"]["reason"])
             self.assertEqual(event["data"]["id"], "f0")
-            self.assertIn(event["data"]["reason"], reasons)
+            self.assertIn(seen[-1], (reason, also))
             stamp = event["timestamp"]
             took = stamp["seconds"] + stamp["microseconds"] / 1e6 - began
             self.assertLess(took, HEARTBEAT_TIMEOUT / 1000 + SLACK, f"{how}: noticed after {took:.3f} s")
@@ -80,6 +84,7 @@ class NoticeTest(ProxyTest):
             client.request(pair.network, "/")
             batch(pair.network.hosts, "link set lo up")
             pair.protect_again()
+        self.assertIn(reason, seen)
         self.take_over()
 
     def test_killed(self) -> None:
@@ -92,7 +97,7 @@ class NoticeTest(ProxyTest):
         self.check("cut off", "silent")
 
     def test_half_open(self) -> None:
-        # The next heartbeat finds nobody there, unless the process takes so long to end that its silence is noticed first.
+        # The next heartbeat finds nobody there; when one of the two stands still for so long, the silence is noticed first.
         self.check("half open", "closed", "silent")
 
 

@@ -48,6 +48,8 @@ class FakeMonitor(threading.Thread):
                         if self.hasty and self.greets:
                             say(EVENT)
                         request = json.loads(text)
+                        if request["execute"] == "quit":
+                            break
                         say({"return": {}, **({"id": request["id"]} if "id" in request else {})})
                 except OSError:
                     pass                        # it has hung up
@@ -60,12 +62,12 @@ class FakeMonitor(threading.Thread):
 
 class QmpTest(unittest.TestCase):
 
-    def connect(self, hasty: int, greets: bool) -> Monitor:
+    def connect(self, hasty: int = 0, greets: bool = True) -> Monitor:
         path = Path(self.enterContext(tempfile.TemporaryDirectory())) / "qmp"
         server = FakeMonitor(path, hasty, greets)
         server.start()
         self.addCleanup(server.close)
-        monitor = Monitor(path, "fake")
+        monitor = Monitor(path, "fake", lambda: "it was told to")
         self.addCleanup(monitor.close)
         return monitor
 
@@ -74,6 +76,11 @@ class QmpTest(unittest.TestCase):
 
     def test_event_before_the_answer(self) -> None:
         self.check(greets=True)
+
+    def test_gone(self) -> None:
+        """Whoever knows how it has ended is asked."""
+        with self.assertRaisesRegex(Failure, "fake: quit: the monitor has gone; it was told to"):
+            self.connect().command("quit")
 
     def check(self, greets: bool) -> None:
         for hasty in (0, 1, ATTEMPTS - 1):
