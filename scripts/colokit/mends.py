@@ -282,6 +282,32 @@ POSITION_LEAK = Step(
     ))
 
 
+IDE_RETRY = Step(
+    name="ide-retry",
+    reason="An IDE disk that is saved between a command and the start of its DMA has the one who loads "
+           "it issue the command again, and does the same itself when it goes on, as a primary does after "
+           "each checkpoint: the DMA runs twice, and QEMU crashes or the guest waits for its disk for good.",
+    test="tests/qtest/colo-frame-test: /colo/frame/ide-goes-on",
+    edits=(
+        Insert("hw/ide/pci.c", "const VMStateDescription vmstate_ide_pci = {", before=True, text="""\
+/* The retry is for whoever loads the state.  Here the guest has yet to start the DMA. */
+static int ide_pci_post_save(void *opaque)
+{
+    PCIIDEState *d = opaque;
+
+    for (int i = 0; i < ARRAY_SIZE(d->bmdma); i++) {
+        if (d->bmdma[i].dma_cb && !(d->bmdma[i].status & BM_STATUS_DMAING)) {
+            d->bmdma[i].bus->error_status = 0;
+        }
+    }
+    return 0;
+}
+
+"""),
+        Insert("hw/ide/pci.c", ".post_load = ide_pci_post_load,", "    .post_save = ide_pci_post_save,\n"),
+    ))
+
+
 WAKEUPS_7_2 = chardev_wakeups(
     Insert("chardev/char-io.c", "g_source_add_child_source(source, iwp->src);",
            "        g_source_set_can_recurse(iwp->src, TRUE);\n"),
@@ -299,7 +325,7 @@ def _mends(series: str, sync_argument: str, load: str, tlb: Step, input_: Step, 
     host = SERIES[series]
     return (live_state_lock(host, sync_argument), tlb, MIGRATION_NODELAY, COMMIT_AFTER_LOAD, lost_secondary(host),
             load_without_lock(host, load), input_, QUIET_SECONDARY, translations, CHARDEV_READ_SIZE, wakeups,
-            POSITION_LEAK)
+            POSITION_LEAK, IDE_RETRY)
 
 
 MENDS = {
