@@ -66,6 +66,7 @@ void colo_notify_compares_event(void *opaque, int event, Error **errp)
             QTAILQ_FOREACH(user, &users, next) {
                 user->ops->gave_up(user);
             }
+            colo_host_end_wait();       /* the disks have no part in it any more, either */
         }
         tell_changed();
     }

@@ -6,6 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "net/colo-host.h"
+#include "block/block_int.h"
 #include "net/colo/packet.h"
 #include "migration/failover.h"
 #include "net/colo-series.h"
@@ -55,12 +56,49 @@ bool colo_host_failover_is_commanded(void)
     return failover_get_state() != FAILOVER_STATUS_NONE;
 }
 
+/* Breaks a connection, if there is one: otherwise nobody waits. */
+static void yank(YankInstance *instance)
+{
+    YankInstanceList list = { .value = instance };
+
+    qmp_yank(&list, NULL);
+}
+
+static void yank_disk(BlockDriverState *bs)
+{
+    YankInstance node = {
+        .type = YANK_INSTANCE_TYPE_BLOCK_NODE,
+        .u.block_node.node_name = bs->node_name,
+    };
+    BdrvChild *child;
+
+    yank(&node);
+    QLIST_FOREACH(child, &bs->children, next) {
+        yank_disk(child->bs);
+    }
+}
+
+/* What the primary has below a replication node is the secondary's disk. */
+static void yank_replicas(void *opaque)
+{
+    BlockDriverState *bs;
+
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+    for (bs = bdrv_next_all_states(NULL); bs; bs = bdrv_next_all_states(bs)) {
+        if (bs->drv && !strcmp(bs->drv->format_name, "replication") &&
+            !g_strcmp0(qdict_get_try_str(bs->options, "mode"), "primary")) {
+            yank_disk(bs);
+        }
+    }
+}
+
 void colo_host_end_wait(void)
 {
     YankInstance migration = { .type = YANK_INSTANCE_TYPE_MIGRATION };
-    YankInstanceList list = { .value = &migration };
 
-    qmp_yank(&list, NULL);      /* it fails if there is no connection: then nobody waits */
+    yank(&migration);
+    /* The graph of the block devices is the main loop's; who waits for a disk with the big lock held runs this, too. */
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), yank_replicas, NULL);
 }
 
 static void (*host_complete)(UserCreatable *uc, Error **errp);

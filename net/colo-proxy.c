@@ -326,7 +326,8 @@ static bool primary_setup(ColoProxy *s, Error **errp)
     s->comparator = colo_comparator_new(&config, &primary_comparator_ops, s);
     colo_deadline_init(&s->deadline, timer_new_ns(QEMU_CLOCK_REALTIME, primary_timer, s));
     s->frame_timeout = MAX(FRAME_TIMEOUT_MS, s->heartbeat_timeout);
-    colo_frame_watch_init(&s->watch, iohandler_get_aio_context(), s->comparator, &s->frame_timeout, primary_silent, s);
+    /* In the context that is looked after even while a checkpoint waits for the disks. */
+    colo_frame_watch_init(&s->watch, qemu_get_aio_context(), s->comparator, &s->frame_timeout, primary_silent, s);
     colo_frame_add_user(&s->frame_user, &primary_frame_ops);
     colo_comparator_peer_lost(s->comparator, 0);        /* nobody is there yet */
     return true;

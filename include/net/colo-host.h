@@ -30,7 +30,10 @@ bool colo_host_guest_is_held(void);
 /* True from the command to fail over until the frame begins anew.  Any thread. */
 bool colo_host_failover_is_commanded(void);
 
-/* Breaks the frame's connection to the other node, so that it waits no more for a word from there.  Any thread. */
+/*
+ * Breaks the connections to the other node on which the frame and the disks would wait for a word from there without an end.
+ * Any thread.
+ */
 void colo_host_end_wait(void);
 
 /* Makes a class of filters refuse what is wrong with `netdev` and `position` in words that name the object. */

@@ -23,6 +23,7 @@ typedef void ColoClassData;
 #if COLO_SERIES_IS_AT_LEAST(10, 0)
 
 #include "migration/migration-stats.h"
+#include "qobject/qdict.h"
 #include "qobject/qjson.h"
 #include "qobject/qlist.h"
 #include "qobject/qnum.h"
@@ -43,6 +44,7 @@ typedef void ColoClassData;
 #else
 
 #include "migration/ram.h"
+#include "qapi/qmp/qdict.h"
 #include "qapi/qmp/qjson.h"
 #include "qapi/qmp/qlist.h"
 #include "qapi/qmp/qnum.h"
@@ -58,6 +60,9 @@ typedef void ColoClassData;
 #define COLO_OPTIONAL(pointer)          ((pointer) != NULL), (pointer)
 
 #define COLO_RECONNECT_EACH_SECOND      "'reconnect': 1"
+
+/* The big lock is the graph's. */
+#define GRAPH_RDLOCK_GUARD_MAINLOOP()   ((void)0)
 
 #define colo_ram_sent()                 qatomic_read(&ram_counters.transferred)
 

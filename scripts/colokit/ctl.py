@@ -155,8 +155,8 @@ def replicate(primary: Node, secondary: Node, pairs: list[tuple[Disk, str]], arg
 
 def part(primary: Node, device: str) -> None:
     """
-    The disk is written here only: its child that is the replica goes.  A secondary that has fallen silent would have the disk, and
-    then all of QEMU, wait for its answer; so the connection to it is broken first.
+    The disk is written here only: its child that is the replica goes.  A secondary that has fallen silent, and has not been given
+    up yet, would have the disk, and then all of QEMU, wait for its answer; so the connection to it is broken first.
     """
     try:
         primary.command("yank", instances=[{"type": "block-node", "node-name": link_of(device)}])

@@ -32,6 +32,7 @@ from .pair import BOOT_TIMEOUT, HOSTS, MIRROR_PORT, Node, Qemu, new_directory, w
 
 DISK_SIZE = 256 << 20
 SYNC_TIMEOUT = 120.0
+NBD_PORT = 9999         # the document's
 PACKAGES = ("e2fsprogs",)
 
 # What takes the place of the document's words; the first is a whole option with its value.

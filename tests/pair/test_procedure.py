@@ -2,7 +2,9 @@
 """The procedure of the host's docs/COLO-FT.txt, with disks: both failovers, resuming on either, roles reversed, twice round."""
 
 import contextlib
+import ctypes
 import socket
+import struct
 import unittest
 from typing import Iterator
 
@@ -10,9 +12,19 @@ from colokit import client
 from colokit.client import Writer
 from colokit.machine import Failure
 from colokit.network import Network
-from colokit.pair import wait_until
-from colokit.pairtest import emulator, usage
-from colokit.procedure import Procedure
+from colokit.pair import Qemu, wait_until
+from colokit.pairtest import connections_of, emulator, usage
+from colokit.procedure import NBD_PORT, Procedure
+
+SO_ATTACH_FILTER = 26       # the socket module does not name it
+NOTICED = 20.0              # s; compare_timeout, the time until a secondary is silent, and what a slow machine adds
+
+
+def make_deaf(connection: socket.socket) -> None:
+    """Nothing that comes on it is taken any more, nor acknowledged: a filter of one instruction, to return 0."""
+    instruction = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0))
+    connection.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(instruction)))
+
 
 class ProcedureTest(unittest.TestCase):
 
@@ -44,17 +56,17 @@ class ProcedureTest(unittest.TestCase):
         except Failure as failure:
             self.fail(f"{failure}\n{self.nodes.situation()}")
 
-    def go_on(self) -> None:
+    def go_on(self, timeout: float = 60.0) -> None:
         """Everybody gets more answers."""
         with self.explained():
-            self.wait_for_answers()
+            self.wait_for_answers(timeout)
 
-    def wait_for_answers(self) -> None:
+    def wait_for_answers(self, timeout: float) -> None:
         wanted = [each.answers + 10 for each in self.connections]
         files = self.writer.version + 30
-        wait_until(lambda: self.writer.error or self.writer.version >= files, 60, "further files")
+        wait_until(lambda: self.writer.error or self.writer.version >= files, timeout, "further files")
         wait_until(lambda: all(each.error or each.answers >= enough for each, enough in zip(self.connections, wanted)),
-                   60, "answers on the connections")
+                   timeout, "answers on the connections")
         errors = [each.error for each in (self.writer, *self.connections) if each.error]
         if errors:
             raise Failure("\n".join(errors))
@@ -97,6 +109,43 @@ class ProcedureTest(unittest.TestCase):
         self.resume()
         self.fail_over("primary")
         self.assertEqual(self.nodes.trouble(), [])
+
+    def go_on_alone(self) -> None:
+        """The secondary is still there in some way: nobody but the primary itself can say that it goes on without."""
+        self.nodes.primary.monitor.wait_event("COLO_EXIT", NOTICED)
+        self.go_on(NOTICED)
+        self.fail_over("secondary")
+        self.resume()
+        self.fail_over("primary")
+        self.assertEqual(self.nodes.trouble(), [])
+
+    def replicas(self, qemu: Qemu) -> list[socket.socket]:
+        """Its ends of the connections between the disk and its copy."""
+        connections = connections_of(qemu, NBD_PORT)
+        for connection in connections:
+            self.addCleanup(connection.close)
+        return connections
+
+    def test_secondary_freezes(self) -> None:
+        """Its disk is no answer to wait for, either."""
+        self.nodes.secondary.stop()
+        self.go_on_alone()
+
+    def test_replica_falls_silent(self) -> None:
+        """Its disk only: at the next checkpoint the primary waits for that, with the big lock held."""
+        connections = self.replicas(self.nodes.secondary)
+        self.assertTrue(connections)
+        for connection in connections:
+            make_deaf(connection)
+        self.go_on_alone()
+
+    def test_frame_breaks(self) -> None:
+        """The frame's connection only: a copy that is none any more is not to be written."""
+        monitor = self.nodes.primary.monitor
+        monitor.command("migrate-set-parameters", **{"x-checkpoint-delay": 500})
+        monitor.command("yank", instances=[{"type": "migration"}])
+        wait_until(lambda: not self.replicas(self.nodes.primary), NOTICED, "the disk's parting from its copy")
+        self.go_on_alone()
 
 
 if __name__ == "__main__":
