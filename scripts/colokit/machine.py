@@ -180,6 +180,8 @@ def run_logged(argv: Sequence[str], log: Path, title: str,
                 os.killpg(process.pid, signal.SIGTERM)
             process.wait()
             raise
+        finally:
+            process.stdout.close()
         if status == 0:
             return
         progress.done("failed")

@@ -29,7 +29,7 @@ from typing import Any, Callable, Iterator
 
 from . import guest
 from .machine import BUILD, Failure, wait_until
-from .network import Network
+from .network import Namespace, Network
 from .qmp import Monitor
 from .series import series_of
 
@@ -75,7 +75,7 @@ _numbers = itertools.count()
 class Qemu:
     """One QEMU process with its monitor and its logs."""
 
-    def __init__(self, role: str, path: Path, command: list[str], processors: set[int]):
+    def __init__(self, role: str, path: Path, host: Namespace, command: list[str], processors: set[int]):
         def prepare() -> None:
             _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             os.sched_setaffinity(0, processors)
@@ -83,7 +83,7 @@ class Qemu:
             resource.setrlimit(resource.RLIMIT_CORE, (may_be, may_be))
 
         self.role = role
-        self.program = next(word for word in command if "/qemu-system-" in word)
+        self.program = command[0]
         self.console_path = Path(f"{path}.console")
         self.trace_path = Path(f"{path}.trace")
         self.output_path = Path(f"{path}.output")
@@ -93,6 +93,7 @@ class Qemu:
         self._monitor: Monitor | None = None
         self.core_directory = Path(f"{path}.core")  # its working directory; a core tells no other way whose it is
         self.core_directory.mkdir(exist_ok=True)
+        command = host.command(command)
         Path(f"{path}.command").write_text("\n".join(command) + "\n")
         with open(self.output_path, "wb") as output:
             self.process = subprocess.Popen(
@@ -239,7 +240,7 @@ class Pair:
     """A primary and a secondary; see the top of this file."""
 
     def __init__(self, emulator: Path | str, network: Network, **options: Any):
-        self.emulator = Path(emulator)
+        self.emulator = Path(emulator).absolute()       # a process has a working directory of its own
         self.network = network
         self.options = Options(**options)
         self.guest = guest.build()
@@ -457,7 +458,7 @@ class Pair:
         half = len(processors) // 2
         if self.options.apart and half:
             processors = processors[:half] if role == "primary" else processors[half:]
-        return Qemu(role, self._path(role), self.network.hosts.command(self.command_line(role)), set(processors))
+        return Qemu(role, self._path(role), self.network.hosts, self.command_line(role), set(processors))
 
     def command_line(self, role: str) -> list[str]:
         """The whole command of one side."""

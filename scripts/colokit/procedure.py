@@ -85,8 +85,8 @@ class Procedure:
     """Two nodes, each with a directory for its images; the document is that of the tree which @emulator was built from."""
 
     def __init__(self, emulator: Path, network: Network, proxy: bool = False):
-        self.emulator, self.network, self.proxy = emulator, network, proxy
-        self.document = Document(emulator.parents[1] / "pristine/docs/COLO-FT.txt")
+        self.emulator, self.network, self.proxy = emulator.absolute(), network, proxy
+        self.document = Document(self.emulator.parents[1] / "pristine/docs/COLO-FT.txt")
         self.guest = guest.build()
         self.directory = new_directory()
         self.primary: Qemu | None = None
@@ -273,7 +273,7 @@ class Procedure:
             command += QEMU_OPTIONS.get(option, [option, *value])
         if self.proxy:
             command += ["-object", self._colo_proxy(role)]
-        return Qemu(role, path, self.network.hosts.command(command), os.sched_getaffinity(0))
+        return Qemu(role, path, self.network.hosts, command, os.sched_getaffinity(0))
 
     def _colo_proxy(self, role: str) -> str:
         return f"colo-proxy,id=f{self.started},netdev=hn0,queue=all,mode={role},addr={self.nodes['primary'].address}:{MIRROR_PORT}"
