@@ -119,6 +119,10 @@ class ProcedureTest(unittest.TestCase):
         self.fail_over("primary")
         self.assertEqual(self.nodes.trouble(), [])
 
+    def checkpoint_often(self) -> None:
+        """What is noticed at the next checkpoint is noticed soon."""
+        self.nodes.primary.monitor.command("migrate-set-parameters", x_checkpoint_delay=2000)
+
     def replicas(self, qemu: Qemu) -> list[socket.socket]:
         """Its ends of the connections between the disk and its copy."""
         connections = connections_of(qemu, NBD_PORT)
@@ -133,6 +137,7 @@ class ProcedureTest(unittest.TestCase):
 
     def test_replica_falls_silent(self) -> None:
         """Its disk only: at the next checkpoint the primary waits for that, with the big lock held."""
+        self.checkpoint_often()
         connections = self.replicas(self.nodes.secondary)
         self.assertTrue(connections)
         for connection in connections:
@@ -141,9 +146,8 @@ class ProcedureTest(unittest.TestCase):
 
     def test_frame_breaks(self) -> None:
         """The frame's connection only: a copy that is none any more is not to be written."""
-        monitor = self.nodes.primary.monitor
-        monitor.command("migrate-set-parameters", **{"x-checkpoint-delay": 500})
-        monitor.command("yank", instances=[{"type": "migration"}])
+        self.checkpoint_often()
+        self.nodes.primary.monitor.command("yank", instances=[{"type": "migration"}])
         wait_until(lambda: not self.replicas(self.nodes.primary), NOTICED, "the disk's parting from its copy")
         self.go_on_alone()
 
