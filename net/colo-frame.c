@@ -19,6 +19,7 @@
 #include "net/colo-compare.h"
 #include "net/colo-frame.h"
 #include "net/colo-host.h"
+#include "net/colo-series.h"
 #include "migration/migration.h"
 #include "qemu/main-loop.h"
 #include "qemu/thread.h"
@@ -125,11 +126,24 @@ static void watch_look(void *opaque)
 {
     ColoFrameWatch *w = opaque;
     const ColoComparatorStats *stats = colo_comparator_stats(w->comparator);
+    uint64_t timeout = qatomic_read(w->timeout);
     uint64_t headway = stats->checkpoints + colo_host_headway();
     uint64_t heard = stats->in[COLO_SECONDARY].packets;
-    bool due = colo_comparator_has_asked(w->comparator) || colo_host_guest_is_held();
-    bool moved = headway != w->headway;
+    uint32_t turns = colo_host_turns();
+    uint32_t requests = colo_host_replica_requests();
+    bool stands = turns == w->turns;
+    bool moved = headway != w->headway || (stands && requests != w->requests);
+    bool overdue, due;
 
+    w->turns = turns;
+    w->requests = requests;
+    if (stands && !requests) {
+        watch_next_look(w);     /* what we wait for is a disk of our own */
+        return;
+    }
+    w->looks_still = moved ? 0 : w->looks_still + 1;
+    overdue = w->looks_still * timeout / LOOKS > migrate_checkpoint_delay();
+    due = colo_comparator_has_asked(w->comparator) || colo_host_guest_is_held() || stands || overdue;
     w->looks_owing = due && !moved ? w->looks_owing + 1 : 0;
     w->looks_quiet = (due || stats->held[COLO_PRIMARY]) && !moved && heard == w->heard ? w->looks_quiet + 1 : 0;
     w->headway = headway;
@@ -137,9 +151,12 @@ static void watch_look(void *opaque)
     if (w->looks_owing >= LOOKS || (w->looks_owing >= LOOKS_MOMENT && w->looks_quiet >= LOOKS)) {
         w->silent(w->opaque);
         colo_host_end_wait();
-    } else {
-        watch_next_look(w);
+        return;
     }
+    if (overdue) {
+        colo_frame_ask();       /* its timer is a clock's that may be set back */
+    }
+    watch_next_look(w);
 }
 
 void colo_frame_watch_init(ColoFrameWatch *w, AioContext *context, const ColoComparator *comparator,
@@ -154,7 +171,9 @@ void colo_frame_watch_init(ColoFrameWatch *w, AioContext *context, const ColoCom
 
 void colo_frame_watch_start(ColoFrameWatch *w)
 {
-    w->looks_owing = w->looks_quiet = 0;
+    w->looks_owing = w->looks_quiet = w->looks_still = 0;
+    w->turns = colo_host_turns();
+    w->requests = colo_host_replica_requests();
     watch_next_look(w);
 }
 

@@ -41,8 +41,9 @@ void colo_frame_ask(void);
 /*
  * The watch over the frame: a secondary that has fallen silent is noticed by what it owes.
  *
- * A checkpoint was asked for, or the guest stands still for one, and the frame makes no headway with it for the
- * timeout; or for a moment only, if nothing has come from the secondary for the timeout although output waits for it.
+ * A checkpoint was asked for, or is to be made by now, or the guest stands still for one, and the frame makes no headway with it
+ * for the timeout; or for a moment only, if nothing has come from the secondary for the timeout although output waits for it.
+ * Or all of QEMU waits for disks, the secondary's among them, and no request is done for the timeout.
  */
 typedef struct ColoFrameWatch {
     const ColoComparator *comparator;
@@ -52,6 +53,9 @@ typedef struct ColoFrameWatch {
     QEMUTimer *timer;
     uint64_t headway;           /* the frame's, at the last look */
     uint64_t heard;             /* packets of the secondary's, at the last look */
+    uint32_t turns;             /* the main loop's, at the last look */
+    uint32_t requests;          /* that the secondary's disks had not answered */
+    int looks_still;            /* since when the frame makes no headway */
     int looks_owing;            /* since when a checkpoint is due and makes no headway */
     int looks_quiet;            /* since when output waits and nothing has been heard either */
 } ColoFrameWatch;

@@ -56,6 +56,63 @@ bool colo_host_failover_is_commanded(void)
     return failover_get_state() != FAILOVER_STATUS_NONE;
 }
 
+static struct {
+    bool asked;
+    uint32_t count;
+} turns, requests;
+
+static void main_loop_turned(void *opaque)
+{
+    qatomic_set(&turns.count, turns.count + 1);
+    qatomic_set(&turns.asked, false);
+}
+
+uint32_t colo_host_turns(void)
+{
+    if (!qatomic_xchg(&turns.asked, true)) {
+        aio_bh_schedule_oneshot(iohandler_get_aio_context(), main_loop_turned, NULL);
+    }
+    return qatomic_read(&turns.count);
+}
+
+/* The primary's next node, after @bs or from the first one on, that has the secondary's disk below it; NULL after the last. */
+static BlockDriverState *next_replica(BlockDriverState *bs)
+{
+    do {
+        bs = bdrv_next_all_states(bs);
+    } while (bs && (!bs->drv || strcmp(bs->drv->format_name, "replication") ||
+                    g_strcmp0(qdict_get_try_str(bs->options, "mode"), "primary")));
+    return bs;
+}
+
+/*
+ * The graph of the block devices is the main loop's.  Who waits for a disk with the big lock held looks after this context, and no
+ * other.
+ */
+static void in_the_graph(QEMUBHFunc *function)
+{
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), function, NULL);
+}
+
+static void count_requests(void *opaque)
+{
+    uint32_t count = 0;
+
+    for (BlockDriverState *bs = next_replica(NULL); bs; bs = next_replica(bs)) {
+        count += qatomic_read(&bs->in_flight);
+    }
+    qatomic_set(&requests.count, count);
+    qatomic_set(&requests.asked, false);
+}
+
+uint32_t colo_host_replica_requests(void)
+{
+    if (!qatomic_xchg(&requests.asked, true)) {
+        in_the_graph(count_requests);
+    }
+    return qatomic_read(&requests.count);
+}
+
 /* Breaks a connection, if there is one: otherwise nobody waits. */
 static void yank(YankInstance *instance)
 {
@@ -64,7 +121,7 @@ static void yank(YankInstance *instance)
     qmp_yank(&list, NULL);
 }
 
-static void yank_disk(BlockDriverState *bs)
+static void GRAPH_RDLOCK yank_disk(BlockDriverState *bs)
 {
     YankInstance node = {
         .type = YANK_INSTANCE_TYPE_BLOCK_NODE,
@@ -78,17 +135,11 @@ static void yank_disk(BlockDriverState *bs)
     }
 }
 
-/* What the primary has below a replication node is the secondary's disk. */
 static void yank_replicas(void *opaque)
 {
-    BlockDriverState *bs;
-
     GRAPH_RDLOCK_GUARD_MAINLOOP();
-    for (bs = bdrv_next_all_states(NULL); bs; bs = bdrv_next_all_states(bs)) {
-        if (bs->drv && !strcmp(bs->drv->format_name, "replication") &&
-            !g_strcmp0(qdict_get_try_str(bs->options, "mode"), "primary")) {
-            yank_disk(bs);
-        }
+    for (BlockDriverState *bs = next_replica(NULL); bs; bs = next_replica(bs)) {
+        yank_disk(bs);
     }
 }
 
@@ -97,8 +148,7 @@ void colo_host_end_wait(void)
     YankInstance migration = { .type = YANK_INSTANCE_TYPE_MIGRATION };
 
     yank(&migration);
-    /* The graph of the block devices is the main loop's; who waits for a disk with the big lock held runs this, too. */
-    aio_bh_schedule_oneshot(qemu_get_aio_context(), yank_replicas, NULL);
+    in_the_graph(yank_replicas);
 }
 
 static void (*host_complete)(UserCreatable *uc, Error **errp);

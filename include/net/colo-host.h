@@ -31,6 +31,15 @@ bool colo_host_guest_is_held(void);
 bool colo_host_failover_is_commanded(void);
 
 /*
+ * Grows with the turns of the main loop, if it has made one since the last call.  If not, it waits for something itself, with the
+ * big lock held: so far that has always been a disk.  Any thread.
+ */
+uint32_t colo_host_turns(void);
+
+/* How many requests the secondary's disks had not answered a moment ago, about when this was called last.  Any thread. */
+uint32_t colo_host_replica_requests(void);
+
+/*
  * Breaks the connections to the other node on which the frame and the disks would wait for a word from there without an end.
  * Any thread.
  */

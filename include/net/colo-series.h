@@ -22,7 +22,9 @@ typedef void ColoClassData;
 
 #if COLO_SERIES_IS_AT_LEAST(10, 0)
 
+#include "migration/migration.h"
 #include "migration/migration-stats.h"
+#include "migration/options.h"
 #include "qobject/qdict.h"
 #include "qobject/qjson.h"
 #include "qobject/qlist.h"
@@ -43,6 +45,7 @@ typedef void ColoClassData;
 
 #else
 
+#include "migration/migration.h"
 #include "migration/ram.h"
 #include "qapi/qmp/qdict.h"
 #include "qapi/qmp/qjson.h"
@@ -62,7 +65,10 @@ typedef void ColoClassData;
 #define COLO_RECONNECT_EACH_SECOND      "'reconnect': 1"
 
 /* The big lock is the graph's. */
+#define GRAPH_RDLOCK
 #define GRAPH_RDLOCK_GUARD_MAINLOOP()   ((void)0)
+
+#define migrate_checkpoint_delay()      (migrate_get_current()->parameters.x_checkpoint_delay)
 
 #define colo_ram_sent()                 qatomic_read(&ram_counters.transferred)
 

@@ -12,6 +12,7 @@ from colokit.pairtest import PairTest, connections_of
 
 COMPARE_TIMEOUT = 3.0       # seconds; the defaults of colo-compare
 PEER_TIMEOUT = 3.0
+SLOW = 6.0                  # longer than either
 SLACK = 1.5                 # what a busy machine may add
 
 
@@ -90,6 +91,12 @@ class LostTest(PairTest):
         self.assertLess(requests.worst(), COMPARE_TIMEOUT + PEER_TIMEOUT / 4 + SLACK)
         self.protect_again(requests)
 
+    def test_hung_while_nobody_asks(self) -> None:
+        """No output waits, but the checkpoint that is to be made now and then is not."""
+        self.start(checkpoint_delay=500)
+        self.pair.secondary.stop()
+        self.lost("silent", 0.5 + PEER_TIMEOUT + SLACK)
+
     def test_hung_in_a_checkpoint(self) -> None:
         """The same with checkpoints so often that one is under way, or soon."""
         requests = self.begin(checkpoint_delay=50)
@@ -115,6 +122,21 @@ class LostTest(PairTest):
         requests.wait_for_more()
         self.assertLess(requests.worst(), SLACK)
         self.assertIsNone(requests.error)
+
+    def test_slow_disk(self) -> None:
+        """A checkpoint waits for a disk of the primary's own: no reason to give the secondary up."""
+        slow = ["-drive", f"if=none,id=slow,driver=null-co,latency-ns={SLOW * 1e9:.0f}"]
+        requests = self.begin(more={"primary": slow})
+        monitor = self.pair.primary.monitor
+        self.assertEqual(monitor.human('qemu-io slow "aio_read 0 512"'), "")
+        began = time.monotonic()
+        monitor.command("migrate-set-parameters", 2 * SLOW, x_checkpoint_delay=10000)      # and one now
+        requests.wait_for_more()
+        self.assertGreater(requests.worst(began - SLACK), SLOW - SLACK)
+        info = self.pair.comparison()
+        self.assertTrue(info["comparing"])
+        self.assertNotIn("secondary-lost", info)
+        self.assertTrue(self.pair.colo_runs())
 
     def test_frozen_for_a_moment(self) -> None:
         """A secondary that stands still for less than compare_timeout is not lost."""

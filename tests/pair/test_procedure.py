@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import socket
 import struct
+import time
 import unittest
 from typing import Iterator
 
@@ -134,6 +135,19 @@ class ProcedureTest(unittest.TestCase):
         """Its disk is no answer to wait for, either."""
         self.nodes.secondary.stop()
         self.go_on_alone()
+
+    def test_frozen_while_all_waits(self) -> None:
+        """A command of the monitor's waits for all disks, and with it the main loop: no heartbeat is looked for meanwhile."""
+        self.nodes.secondary.stop()
+        wait_until(self.writer_waits, NOTICED, "a write that waits for the secondary's disk")
+        self.nodes.primary.monitor.command("stop", NOTICED)
+        self.nodes.primary.monitor.command("cont")
+        self.go_on_alone()
+
+    def writer_waits(self) -> bool:
+        before = self.writer.version
+        time.sleep(0.2)
+        return self.writer.version == before
 
     def test_replica_falls_silent(self) -> None:
         """Its disk only: at the next checkpoint the primary waits for that, with the big lock held."""
