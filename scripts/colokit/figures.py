@@ -79,6 +79,7 @@ def program(name: str) -> Path:
 
 def kept(emulator: Path, name: str) -> Path:
     """A name of its own for the emulator: a build that ends while we measure puts another file in its place."""
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
     link = DIRECTORY / name
     link.unlink(missing_ok=True)
     link.hardlink_to(emulator)
