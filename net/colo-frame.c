@@ -130,17 +130,20 @@ static void watch_look(void *opaque)
     uint64_t headway = stats->checkpoints + colo_host_headway();
     uint64_t heard = stats->in[COLO_SECONDARY].packets;
     uint32_t turns = colo_host_turns();
-    uint32_t requests = colo_host_replica_requests();
+    ColoHostReplicas replicas = colo_host_replicas();
     bool stands = turns == w->turns;
-    bool moved = headway != w->headway || (stands && requests != w->requests);
+    bool moved = headway != w->headway;
     bool overdue, due;
 
-    w->turns = turns;
-    w->requests = requests;
-    if (stands && !requests) {
-        watch_next_look(w);     /* what we wait for is a disk of our own */
-        return;
+    if (stands) {
+        if (replicas.looks == w->replicas.looks || !replicas.open) {
+            watch_next_look(w);     /* what we wait for is a disk of our own, or something else of this host's */
+            return;
+        }
+        moved |= replicas.done != w->replicas.done || replicas.open < w->replicas.open;
     }
+    w->turns = turns;
+    w->replicas = replicas;
     w->looks_still = moved ? 0 : w->looks_still + 1;
     overdue = w->looks_still * timeout / LOOKS > migrate_checkpoint_delay();
     due = colo_comparator_has_asked(w->comparator) || colo_host_guest_is_held() || stands || overdue;
@@ -173,7 +176,7 @@ void colo_frame_watch_start(ColoFrameWatch *w)
 {
     w->looks_owing = w->looks_quiet = w->looks_still = 0;
     w->turns = colo_host_turns();
-    w->requests = colo_host_replica_requests();
+    w->replicas = colo_host_replicas();
     watch_next_look(w);
 }
 

@@ -7,6 +7,7 @@
 #ifndef NET_COLO_FRAME_H
 #define NET_COLO_FRAME_H
 
+#include "net/colo-host.h"
 #include "net/colo/comparator.h"
 #include "qemu/queue.h"
 #include "qemu/timer.h"
@@ -54,7 +55,7 @@ typedef struct ColoFrameWatch {
     uint64_t headway;           /* the frame's, at the last look */
     uint64_t heard;             /* packets of the secondary's, at the last look */
     uint32_t turns;             /* the main loop's, at the last look */
-    uint32_t requests;          /* that the secondary's disks had not answered */
+    ColoHostReplicas replicas;  /* then, too */
     int looks_still;            /* since when the frame makes no headway */
     int looks_owing;            /* since when a checkpoint is due and makes no headway */
     int looks_quiet;            /* since when output waits and nothing has been heard either */

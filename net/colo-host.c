@@ -56,23 +56,22 @@ bool colo_host_failover_is_commanded(void)
     return failover_get_state() != FAILOVER_STATUS_NONE;
 }
 
-static struct {
-    bool asked;
-    uint32_t count;
-} turns, requests;
+static bool turn_asked, replicas_asked;
+static uint32_t turns;
+static ColoHostReplicas replicas;
 
 static void main_loop_turned(void *opaque)
 {
-    qatomic_set(&turns.count, turns.count + 1);
-    qatomic_set(&turns.asked, false);
+    qatomic_set(&turns, turns + 1);
+    qatomic_set(&turn_asked, false);
 }
 
 uint32_t colo_host_turns(void)
 {
-    if (!qatomic_xchg(&turns.asked, true)) {
+    if (!qatomic_xchg(&turn_asked, true)) {
         aio_bh_schedule_oneshot(iohandler_get_aio_context(), main_loop_turned, NULL);
     }
-    return qatomic_read(&turns.count);
+    return qatomic_read(&turns);
 }
 
 /* The primary's next node, after @bs or from the first one on, that has the secondary's disk below it; NULL after the last. */
@@ -94,23 +93,30 @@ static void in_the_graph(QEMUBHFunc *function)
     aio_bh_schedule_oneshot(qemu_get_aio_context(), function, NULL);
 }
 
-static void count_requests(void *opaque)
+static void look_at_replicas(void *opaque)
 {
-    uint32_t count = 0;
+    uint32_t open = 0, done = 0;
 
     for (BlockDriverState *bs = next_replica(NULL); bs; bs = next_replica(bs)) {
-        count += qatomic_read(&bs->in_flight);
+        open += qatomic_read(&bs->in_flight);
+        done += qatomic_read(&bs->write_gen) + bs->flushed_gen;
     }
-    qatomic_set(&requests.count, count);
-    qatomic_set(&requests.asked, false);
+    qatomic_set(&replicas.open, open);
+    qatomic_set(&replicas.done, done);
+    qatomic_set(&replicas.looks, replicas.looks + 1);
+    qatomic_set(&replicas_asked, false);
 }
 
-uint32_t colo_host_replica_requests(void)
+ColoHostReplicas colo_host_replicas(void)
 {
-    if (!qatomic_xchg(&requests.asked, true)) {
-        in_the_graph(count_requests);
+    if (!qatomic_xchg(&replicas_asked, true)) {
+        in_the_graph(look_at_replicas);
     }
-    return qatomic_read(&requests.count);
+    return (ColoHostReplicas) {
+        .looks = qatomic_read(&replicas.looks),
+        .open = qatomic_read(&replicas.open),
+        .done = qatomic_read(&replicas.done),
+    };
 }
 
 /* Breaks a connection, if there is one: otherwise nobody waits. */

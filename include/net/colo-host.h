@@ -31,13 +31,20 @@ bool colo_host_guest_is_held(void);
 bool colo_host_failover_is_commanded(void);
 
 /*
- * Grows with the turns of the main loop, if it has made one since the last call.  If not, it waits for something itself, with the
- * big lock held: so far that has always been a disk.  Any thread.
+ * Grows if the main loop has made a turn since the last call.  If not, it waits for something itself, with the big lock held.
+ * Any thread.
  */
 uint32_t colo_host_turns(void);
 
-/* How many requests the secondary's disks had not answered a moment ago, about when this was called last.  Any thread. */
-uint32_t colo_host_replica_requests(void);
+/* The secondary's disks, as the primary has them. */
+typedef struct ColoHostReplicas {
+    uint32_t looks;     /* grows if they have been looked at since the last call; not while the main loop stands in a system call */
+    uint32_t open;      /* requests that wait for an answer */
+    uint32_t done;      /* changes with each that was answered */
+} ColoHostReplicas;
+
+/* How they were a moment ago, about when this was called last.  Any thread. */
+ColoHostReplicas colo_host_replicas(void);
 
 /*
  * Breaks the connections to the other node on which the frame and the disks would wait for a word from there without an end.
