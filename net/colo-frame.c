@@ -9,7 +9,8 @@
  * is how it is asked for one.  Here its calls find their way to everything that compares.
  *
  * The frame waits for the secondary without an end.  What ends it is the watch: so many looks in vain, not the time, make a
- * secondary silent; when we have stood still ourselves, that is one.
+ * secondary silent; when the thread that looks has stood still itself, that is one.  When the main loop stands still, a look counts
+ * only if it is the secondary's disks that are waited for.
  *
  * Locks: the users are the big lock's.  The list of notifiers has a lock of its own, for they are called from the threads that
  * compare; nothing is waited for while it is held.

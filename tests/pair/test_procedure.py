@@ -145,6 +145,7 @@ class ProcedureTest(unittest.TestCase):
         self.go_on_alone()
 
     def writer_waits(self) -> bool:
+        """Many times as long as a file takes, and none is done."""
         before = self.writer.version
         time.sleep(0.2)
         return self.writer.version == before
