@@ -8,9 +8,8 @@
  * migration/colo.c comes as a notifier when COLO begins, goes when it ends, and tells of each checkpoint in between; the notifier
  * is how it is asked for one.  Here its calls find their way to everything that compares.
  *
- * The frame waits for the secondary without an end.  What ends it is the watch: so many looks in vain, not the time, make a
- * secondary silent; when the thread that looks has stood still itself, that is one.  When the main loop stands still, a look counts
- * only if it is the secondary's disks that are waited for.
+ * The frame waits for the secondary without an end.  What ends it is the watch (net/colo/watch.c), which is shown here what there is
+ * to be seen.
  *
  * Locks: the users are the big lock's.  The list of notifiers has a lock of its own, for they are called from the threads that
  * compare; nothing is waited for while it is held.
@@ -18,16 +17,13 @@
 
 #include "qemu/osdep.h"
 #include "net/colo-compare.h"
+#include "net/colo-disk.h"
 #include "net/colo-frame.h"
 #include "net/colo-host.h"
 #include "net/colo-series.h"
 #include "migration/migration.h"
 #include "qemu/main-loop.h"
 #include "qemu/thread.h"
-
-/* How often in the timeout the watch looks for a sign of life. */
-#define LOOKS 8
-#define LOOKS_MOMENT 2
 
 static QTAILQ_HEAD(, ColoFrameUser) users = QTAILQ_HEAD_INITIALIZER(users);
 
@@ -68,7 +64,7 @@ void colo_notify_compares_event(void *opaque, int event, Error **errp)
             QTAILQ_FOREACH(user, &users, next) {
                 user->ops->gave_up(user);
             }
-            colo_host_end_wait();       /* the disks have no part in it any more, either */
+            colo_frame_end_wait();      /* the disks have no part in it any more, either */
         }
         tell_changed();
     }
@@ -116,49 +112,50 @@ void colo_frame_remove_user(ColoFrameUser *user)
     QTAILQ_REMOVE(&users, user, next);
 }
 
+void colo_frame_end_wait(void)
+{
+    colo_host_yank(&(YankInstance) { .type = YANK_INSTANCE_TYPE_MIGRATION });
+    colo_disk_break();
+}
+
 /* The watch over it */
+
+static ColoWatchLook watch_sees(const ColoFrameWatch *w)
+{
+    const ColoComparatorStats *stats = colo_comparator_stats(w->comparator);
+
+    return (ColoWatchLook) {
+        .headway = stats->checkpoints + colo_host_headway(),
+        .heard = stats->in[COLO_SECONDARY].packets,
+        .turns = colo_host_turns(),
+        .asked = colo_comparator_has_asked(w->comparator) || colo_host_guest_is_held(),
+        .holding = stats->held[COLO_PRIMARY],
+        .disks = colo_disk_look(),
+    };
+}
 
 static void watch_next_look(ColoFrameWatch *w)
 {
-    timer_mod_ns(w->timer, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + qatomic_read(w->timeout) * SCALE_MS / LOOKS);
+    int64_t interval = qatomic_read(w->timeout) * SCALE_MS / COLO_WATCH_LOOKS;
+
+    timer_mod_ns(w->timer, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + interval);
 }
 
 static void watch_look(void *opaque)
 {
     ColoFrameWatch *w = opaque;
-    const ColoComparatorStats *stats = colo_comparator_stats(w->comparator);
-    uint64_t timeout = qatomic_read(w->timeout);
-    uint64_t headway = stats->checkpoints + colo_host_headway();
-    uint64_t heard = stats->in[COLO_SECONDARY].packets;
-    uint32_t turns = colo_host_turns();
-    ColoHostReplicas replicas = colo_host_replicas();
-    bool stands = turns == w->turns;
-    bool moved = headway != w->headway;
-    bool overdue, due;
+    ColoWatchLook now = watch_sees(w);
 
-    if (stands) {
-        if (replicas.looks == w->replicas.looks || !replicas.open) {
-            watch_next_look(w);     /* what we wait for is a disk of our own, or something else of this host's */
-            return;
-        }
-        moved |= replicas.done != w->replicas.done || replicas.open < w->replicas.open;
-    }
-    w->turns = turns;
-    w->replicas = replicas;
-    w->looks_still = moved ? 0 : w->looks_still + 1;
-    overdue = w->looks_still * timeout / LOOKS > migrate_checkpoint_delay();
-    due = colo_comparator_has_asked(w->comparator) || colo_host_guest_is_held() || stands || overdue;
-    w->looks_owing = due && !moved ? w->looks_owing + 1 : 0;
-    w->looks_quiet = (due || stats->held[COLO_PRIMARY]) && !moved && heard == w->heard ? w->looks_quiet + 1 : 0;
-    w->headway = headway;
-    w->heard = heard;
-    if (w->looks_owing >= LOOKS || (w->looks_owing >= LOOKS_MOMENT && w->looks_quiet >= LOOKS)) {
+    switch (colo_watch_look(&w->watch, &now, qatomic_read(w->timeout), migrate_checkpoint_delay())) {
+    case COLO_WATCH_SILENT:
         w->silent(w->opaque);
-        colo_host_end_wait();
+        colo_frame_end_wait();
         return;
-    }
-    if (overdue) {
-        colo_frame_ask();       /* its timer is a clock's that may be set back */
+    case COLO_WATCH_ASK:
+        colo_frame_ask();       /* the frame's timer is a clock's that may be set back */
+        break;
+    case COLO_WATCH_GO_ON:
+        break;
     }
     watch_next_look(w);
 }
@@ -175,9 +172,9 @@ void colo_frame_watch_init(ColoFrameWatch *w, AioContext *context, const ColoCom
 
 void colo_frame_watch_start(ColoFrameWatch *w)
 {
-    w->looks_owing = w->looks_quiet = w->looks_still = 0;
-    w->turns = colo_host_turns();
-    w->replicas = colo_host_replicas();
+    ColoWatchLook now = watch_sees(w);
+
+    colo_watch_start(&w->watch, &now);
     watch_next_look(w);
 }
 

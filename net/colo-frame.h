@@ -7,8 +7,10 @@
 #ifndef NET_COLO_FRAME_H
 #define NET_COLO_FRAME_H
 
-#include "net/colo-host.h"
+#include "block/aio.h"
 #include "net/colo/comparator.h"
+#include "net/colo/watch.h"
+#include "qemu/notify.h"
 #include "qemu/queue.h"
 #include "qemu/timer.h"
 
@@ -40,25 +42,19 @@ bool colo_frame_is_there(void);
 void colo_frame_ask(void);
 
 /*
- * The watch over the frame: a secondary that has fallen silent is noticed by what it owes.
- *
- * A checkpoint was asked for, or is to be made by now, or the guest stands still for one, and the frame makes no headway with it
- * for the timeout; or for a moment only, if nothing has come from the secondary for the timeout although output waits for it.
- * Or all of QEMU waits for disks, the secondary's among them, and no request is done for the timeout.
+ * Breaks the connections to the other node on which the frame and the disks would wait for a word from there without an end.
+ * Any thread.
  */
+void colo_frame_end_wait(void);
+
+/* The watch over the frame: net/colo/watch.c decides, here is what it looks at. */
 typedef struct ColoFrameWatch {
     const ColoComparator *comparator;
     void (*silent)(void *opaque);
     void *opaque;
     const uint64_t *timeout;    /* ms; may change */
     QEMUTimer *timer;
-    uint64_t headway;           /* the frame's, at the last look */
-    uint64_t heard;             /* packets of the secondary's, at the last look */
-    uint32_t turns;             /* the main loop's, at the last look */
-    ColoHostReplicas replicas;  /* then, too */
-    int looks_still;            /* since when the frame makes no headway */
-    int looks_owing;            /* since when a checkpoint is due and makes no headway */
-    int looks_quiet;            /* since when output waits and nothing has been heard either */
+    ColoWatch watch;
 } ColoFrameWatch;
 
 /* @silent is called in @context, once; the frame's connection is broken then, so that it ends COLO. */

@@ -6,7 +6,6 @@
 
 #include "qemu/osdep.h"
 #include "net/colo-host.h"
-#include "block/block_int.h"
 #include "net/colo/packet.h"
 #include "migration/failover.h"
 #include "net/colo-series.h"
@@ -56,9 +55,8 @@ bool colo_host_failover_is_commanded(void)
     return failover_get_state() != FAILOVER_STATUS_NONE;
 }
 
-static bool turn_asked, replicas_asked;
+static bool turn_asked;
 static uint32_t turns;
-static ColoHostReplicas replicas;
 
 static void main_loop_turned(void *opaque)
 {
@@ -74,87 +72,11 @@ uint32_t colo_host_turns(void)
     return qatomic_read(&turns);
 }
 
-/* The primary's next node, after @bs or from the first one on, that has the secondary's disk below it; NULL after the last. */
-static BlockDriverState *next_replica(BlockDriverState *bs)
-{
-    do {
-        bs = bdrv_next_all_states(bs);
-    } while (bs && (!bs->drv || strcmp(bs->drv->format_name, "replication") ||
-                    g_strcmp0(qdict_get_try_str(bs->options, "mode"), "primary")));
-    return bs;
-}
-
-/*
- * The graph of the block devices is the main loop's.  Who waits for a disk with the big lock held looks after this context, and no
- * other.
- */
-static void in_the_graph(QEMUBHFunc *function)
-{
-    aio_bh_schedule_oneshot(qemu_get_aio_context(), function, NULL);
-}
-
-static void look_at_replicas(void *opaque)
-{
-    uint32_t open = 0, done = 0;
-
-    for (BlockDriverState *bs = next_replica(NULL); bs; bs = next_replica(bs)) {
-        open += qatomic_read(&bs->in_flight);
-        done += qatomic_read(&bs->write_gen) + bs->flushed_gen;
-    }
-    qatomic_set(&replicas.open, open);
-    qatomic_set(&replicas.done, done);
-    qatomic_set(&replicas.looks, replicas.looks + 1);
-    qatomic_set(&replicas_asked, false);
-}
-
-ColoHostReplicas colo_host_replicas(void)
-{
-    if (!qatomic_xchg(&replicas_asked, true)) {
-        in_the_graph(look_at_replicas);
-    }
-    return (ColoHostReplicas) {
-        .looks = qatomic_read(&replicas.looks),
-        .open = qatomic_read(&replicas.open),
-        .done = qatomic_read(&replicas.done),
-    };
-}
-
-/* Breaks a connection, if there is one: otherwise nobody waits. */
-static void yank(YankInstance *instance)
+void colo_host_yank(YankInstance *instance)
 {
     YankInstanceList list = { .value = instance };
 
-    qmp_yank(&list, NULL);
-}
-
-static void GRAPH_RDLOCK yank_disk(BlockDriverState *bs)
-{
-    YankInstance node = {
-        .type = YANK_INSTANCE_TYPE_BLOCK_NODE,
-        .u.block_node.node_name = bs->node_name,
-    };
-    BdrvChild *child;
-
-    yank(&node);
-    QLIST_FOREACH(child, &bs->children, next) {
-        yank_disk(child->bs);
-    }
-}
-
-static void yank_replicas(void *opaque)
-{
-    GRAPH_RDLOCK_GUARD_MAINLOOP();
-    for (BlockDriverState *bs = next_replica(NULL); bs; bs = next_replica(bs)) {
-        yank_disk(bs);
-    }
-}
-
-void colo_host_end_wait(void)
-{
-    YankInstance migration = { .type = YANK_INSTANCE_TYPE_MIGRATION };
-
-    yank(&migration);
-    in_the_graph(yank_replicas);
+    qmp_yank(&list, NULL);      /* which fails if there is none: then nobody waits */
 }
 
 static void (*host_complete)(UserCreatable *uc, Error **errp);

@@ -186,7 +186,7 @@ static void primary_turn_ends(ColoProxy *s)
     colo_comparator_flush(s->comparator);
     if (colo_comparator_stats(s->comparator)->held_bytes[COLO_PRIMARY] > HELD_MAX && !s->lost) {
         primary_lost(s, COLO_PEER_LOST_REASON_SILENT);
-        colo_host_end_wait();
+        colo_frame_end_wait();
     }
     if (s->untaken && colo_comparator_may_read(s->comparator, COLO_SECONDARY)) {
         colo_peer_took(&s->peer, s->untaken);
@@ -590,7 +590,7 @@ static void proxy_lost(ColoPeerLostReason reason, void *opaque)
     primary_lost(s, reason);
     colo_comparator_peer_lost(s->comparator, proxy_now(s));
     if (reason == COLO_PEER_LOST_REASON_SILENT && colo_frame_is_there()) {
-        colo_host_end_wait();       /* the frame would wait for it without an end */
+        colo_frame_end_wait();      /* it would wait for it without an end */
     }
 }
 
@@ -768,7 +768,7 @@ static SocketAddress *proxy_parse_address(ColoProxy *s, Error **errp)
     address = socket_parse(s->addr, errp);
     if (!address) {
         error_prepend(errp, "%s: property 'addr': ", s->name);
-        error_append_hint(errp, "It must be host:port, or the path of a unix socket.\n");
+        error_append_hint(errp, "It must be host:port, or the path of a unix socket, from / on.\n");
     }
     return address;
 }

@@ -10,6 +10,7 @@
 #include "migration/colo.h"
 #include "net/filter.h"
 #include "net/net.h"
+#include "qapi/qapi-types-yank.h"
 
 /* Takes the big lock, unless this thread has it: colo_host_unlock() wants to know. */
 bool colo_host_lock(void);
@@ -36,21 +37,8 @@ bool colo_host_failover_is_commanded(void);
  */
 uint32_t colo_host_turns(void);
 
-/* The secondary's disks, as the primary has them. */
-typedef struct ColoHostReplicas {
-    uint32_t looks;     /* grows if they have been looked at since the last call; not while the main loop stands in a system call */
-    uint32_t open;      /* requests that wait for an answer */
-    uint32_t done;      /* changes with each that was answered */
-} ColoHostReplicas;
-
-/* How they were a moment ago, about when this was called last.  Any thread. */
-ColoHostReplicas colo_host_replicas(void);
-
-/*
- * Breaks the connections to the other node on which the frame and the disks would wait for a word from there without an end.
- * Any thread.
- */
-void colo_host_end_wait(void);
+/* Breaks the connections of @instance, if it has any.  Any thread. */
+void colo_host_yank(YankInstance *instance);
 
 /* Makes a class of filters refuse what is wrong with `netdev` and `position` in words that name the object. */
 void colo_host_filter_class_init(ObjectClass *oc);
