@@ -19,14 +19,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable
 
-from . import build, fuzz, guest
+from . import build, core, fuzz, guest
 from . import mutants as core_mutants
 from . import replay as colo_replay
-from .machine import BUILD, ROOT, Failure, become_root, need, reporting, run_logged
+from .machine import BUILD, ROOT, Failure, become_root, need, reporting
 from .series import SERIES, STABLE, own_series
 
-UNIT_PACKAGES = ["gcc", "meson", "ninja-build", "pkg-config", "libglib2.0-dev", "check",
-                 "libpcap-dev", "clang-tidy", "clang"]
+TIDY_PACKAGES = ["clang-tidy", "clang"]
 REPLAY_PACKAGES = ["tshark", "iproute2", "util-linux"]
 PAIR_PACKAGES = ["iproute2"]
 PROXY_TOO = r"^pair\.test_(?!usage|proxy|libvirt)"   # pair tests that do not say which objects they are about
@@ -70,21 +69,10 @@ class Tally:
 
 # ---------------------------------------------------------------- the core
 
-def _meson(name: str, *options: str) -> Path:
-    """The core and its unit tests, built in build/NAME."""
-    directory = BUILD / name
-    log = BUILD / "log" / f"{name}.log"
-    if not (directory / "build.ninja").exists():
-        run_logged(["meson", "setup", *options, str(directory), str(ROOT)], log, f"configuring {name}")
-    run_logged(["ninja", "-C", str(directory)], log, f"compiling {name}")
-    return directory
-
-
 def unit(tally: Tally, _: argparse.Namespace) -> None:
     """libcheck on the core, plain and under the sanitizers"""
-    need(UNIT_PACKAGES)
-    for name, options in (("core", ()), ("core-asan", ("-Db_sanitize=address,undefined",))):
-        directory = _meson(name, *options)
+    for name, options in (("core", ()), ("core-asan", (core.SANITIZED,))):
+        directory = core.build(name, *options)
         for program in sorted((directory / "tests/unit").glob("test-*")):
             if not program.is_file() or not os.access(program, os.X_OK):
                 continue
@@ -107,11 +95,10 @@ def unit(tally: Tally, _: argparse.Namespace) -> None:
 
 def sim(tally: Tally, _: argparse.Namespace) -> None:
     """seeded simulation of the core, and small spaces whole"""
-    need(UNIT_PACKAGES)
     fresh = time.time_ns() // 1000
     harmless = [word for name in SIM_HARMLESS for word in ("--only", name)]
-    for name, options, fixed in (("core", (), 4000), ("core-asan", ("-Db_sanitize=address,undefined",), 400)):
-        program = _meson(name, *options) / "tests/sim/sim"
+    for name, options, fixed in (("core", (), 4000), ("core-asan", (core.SANITIZED,), 400)):
+        program = core.build(name, *options) / "tests/sim/sim"
         for title, arguments in (("small spaces", ["--enumerate"]),
                                  ("the first seeds", ["--seeds", str(fixed)]),
                                  ("few checkpoints without faults",
@@ -137,8 +124,8 @@ def mutants(tally: Tally, _: argparse.Namespace) -> None:
 
 def tidy(tally: Tally, _: argparse.Namespace) -> None:
     """clang-tidy on the core"""
-    need(UNIT_PACKAGES)
-    directory = _meson("core")
+    need(TIDY_PACKAGES)
+    directory = core.build("core")
     for path in sorted((ROOT / "net/colo").glob("*.c")):
         result = subprocess.run(["clang-tidy", "--quiet", "-p", str(directory), str(path)],
                                 capture_output=True, text=True)
@@ -158,9 +145,11 @@ class _Reporter(unittest.TestResult):
         self.tally = tally
         self.verbose_start = verbose_start
         self.began = 0.0
+        self.under_way: unittest.TestCase | None = None
 
     def startTest(self, test) -> None:
         super().startTest(test)
+        self.under_way = test
         self.began = time.monotonic()
 
     def _name(self, test) -> str:
@@ -200,7 +189,15 @@ def _run_unittests(tally: Tally, directory: Path, pattern: str | None, timed: bo
         for test in _flatten(suite):
             if pattern and not re.search(pattern, test.id()):
                 _forget(suite, test)
-        suite.run(_Reporter(tally, timed))
+        reporter = _Reporter(tally, timed)
+        try:
+            suite.run(reporter)
+        except KeyboardInterrupt:
+            # unittest cleans up after failures only.
+            if reporter.under_way:
+                reporter.under_way.doCleanups()
+                reporter.under_way.doClassCleanups()
+            raise
 
 
 def _flatten(suite: unittest.TestSuite) -> list[unittest.TestCase]:
@@ -226,15 +223,13 @@ def replay(tally: Tally, arguments: argparse.Namespace) -> None:
     """colo-replay: captures of real TCP/IP stacks through the core, with tshark as second opinion"""
     need(REPLAY_PACKAGES)
     os.environ.setdefault("COLO_REPLAY", str(colo_replay.build()))
-    os.environ.setdefault("COLO_REPLAY_SANITIZED",
-                          str(colo_replay.build("core-asan", "-Db_sanitize=address,undefined")))
+    os.environ.setdefault("COLO_REPLAY_SANITIZED", str(colo_replay.build("core-asan", core.SANITIZED)))
     _run_unittests(tally, ROOT / "tests/replay", arguments.pattern, timed=True)
 
 
 def fuzzing(tally: Tally, _: argparse.Namespace) -> None:
     """the inputs kept by fuzzing, again, and a few seconds of new ones for each target, under the sanitizers"""
-    need(UNIT_PACKAGES)
-    directory = _meson("core-asan", "-Db_sanitize=address,undefined")
+    directory = core.build("core-asan", core.SANITIZED)
     for target in fuzz.TARGETS:
         result = subprocess.run([directory / f"tests/fuzz/fuzz-replay-{target}", fuzz.KEPT / target],
                                 capture_output=True, text=True, errors="replace")
@@ -380,12 +375,13 @@ def main() -> None:
             become_root("check")
         for name, suite in SUITES.items():
             _run(tally, name, suite, arguments)
-        # Somebody's own QEMU takes the place of all.
+        # Somebody's own QEMU takes the place of all in which guests run.
         arguments.emulator = os.environ.get("COLO_QEMU")
         wanted = [arguments.series] if arguments.series else [own_series()] if arguments.emulator else STABLE
         for arguments.series in wanted:
-            tally.about = f"QEMU {arguments.emulator or arguments.series}: "
             for name, suite in SUITES_IN_QEMU.items():
+                own = arguments.emulator if suite is not qtest else None     # whose tests are built with their QEMU
+                tally.about = f"QEMU {own or arguments.series}: "
                 _run(tally, name, suite, arguments)
         for name in tally.failures:
             print(f"failed: {name}")

@@ -16,10 +16,11 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .machine import BUILD, ROOT, Failure, need, output_of, reporting, run_logged, step
+from . import core
+from .machine import BUILD, ROOT, Failure, output_of, reporting, step
 
 DIRECTORY = BUILD / "coverage"
-PACKAGES = ["gcc", "meson", "ninja-build", "pkg-config", "libglib2.0-dev", "check", "libpcap-dev", "gcovr"]
+PACKAGES = ["gcovr"]
 SEEDS = 300             # of the simulation
 
 # Conditions that hold unless the core itself is wrong: their other branch is never to be taken.
@@ -56,16 +57,13 @@ class FileCoverage:
 
 def build() -> None:
     """Everything that runs, with counters in it, and the counters at zero."""
-    log = BUILD / "log" / "coverage.log"
-    if not (DIRECTORY / "build.ninja").exists():
-        run_logged(["meson", "setup", "-Db_coverage=true", "-Dbuildtype=debug", str(DIRECTORY), str(ROOT)],
-                   log, "configuring")
+    core.configure(DIRECTORY.name, "-Db_coverage=true", "-Dbuildtype=debug", packages=PACKAGES)
     for path in DIRECTORY.rglob("*.gcda"):
         path.unlink()
     targets = [line.partition(":")[0] for line in
                output_of(["ninja", "-C", DIRECTORY, "-t", "targets", "all"]).splitlines()]
     wanted = [target for target in targets if re.fullmatch(r"tests/unit/test-[a-z-]+|tests/sim/sim", target)]
-    run_logged(["ninja", "-C", str(DIRECTORY), *wanted], log, "compiling")
+    core.compile_in(DIRECTORY, *wanted)
 
 
 def run_tests(seeds: int) -> None:
@@ -137,7 +135,6 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     with reporting("coverage"):
-        need(PACKAGES)
         build()
         run_tests(arguments.seeds)
         files = read_counters()

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Sequence
 
-from .machine import BUILD, ROOT, Failure, need, run_logged
+from . import core
+from .machine import BUILD, ROOT, Failure
 
-PACKAGES = ["gcc", "meson", "ninja-build", "pkg-config", "libglib2.0-dev", "check", "libpcap-dev",
-            "valgrind"]
+PACKAGES = ["valgrind"]
 
 BUSY = 0.1                              # part of the machine that others may use without a word
 
@@ -65,12 +65,8 @@ def look_for_others(strict: bool) -> None:
 
 def build_programs(names: Sequence[str]) -> None:
     """These programs of tests/bench, compiled as QEMU is (-O2 -g)."""
-    need(PACKAGES)
-    if not (PROGRAMS / "build.ninja").exists():
-        run_logged(["meson", "setup", "--buildtype=debugoptimized", PROGRAMS, ROOT],
-                   BUILD / "log/core-bench.log", "configuring the benchmarks")
-    run_logged(["ninja", "-C", PROGRAMS, *(f"tests/bench/{name}" for name in names)],
-               BUILD / "log/core-bench.log", "compiling the benchmarks", append=True)
+    directory = core.configure(PROGRAMS.name, "--buildtype=debugoptimized", packages=PACKAGES)
+    core.compile_in(directory, *(f"tests/bench/{name}" for name in names))
 
 
 def program(name: str) -> Path:

@@ -21,10 +21,10 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .machine import BUILD, ROOT, Failure, Progress, need, reporting, run_logged
+from . import core
+from .machine import BUILD, ROOT, Failure, Progress, reporting, run_logged
 
-PACKAGES = ["clang", "libclang-rt-dev", "meson", "ninja-build", "pkg-config", "libglib2.0-dev", "check",
-            "libpcap-dev"]
+PACKAGES = ["clang", "libclang-rt-dev"]
 
 # Each target, and the longest input that is made for it: what is longer is only slower.
 TARGETS = {"packet": 384, "wire": 128, "comparator": 160, "rewriter": 160, "session": 160}
@@ -69,12 +69,8 @@ def program(target: str) -> Path:
 
 def build() -> None:
     """The libFuzzer programs, in build/fuzz."""
-    need(PACKAGES)
-    log = BUILD / "log/fuzz.log"
-    if not (PROGRAMS / "build.ninja").exists():
-        run_logged(["meson", "setup", "-Dfuzz=true", str(PROGRAMS), str(ROOT)], log, "configuring fuzz",
-                   env={**os.environ, "CC": "clang"})
-    run_logged(["ninja", "-C", str(PROGRAMS), "fuzzers"], log, "compiling fuzz")
+    directory = core.configure(PROGRAMS.name, "-Dfuzz=true", packages=PACKAGES, env={**os.environ, "CC": "clang"})
+    core.compile_in(directory, "fuzzers")
 
 
 def _arguments(target: str, seed: int, runs: int | None, seconds: int | None) -> list[str]:

@@ -17,7 +17,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from .machine import BUILD, ROOT, Failure, need, output_of, run_logged, step
+from .machine import BUILD, ROOT, Failure, as_root, need, output_of, run_logged, step
 
 SOURCES = ROOT / "tests" / "guest"
 DIRECTORY = BUILD / "guest"
@@ -133,7 +133,7 @@ def _fetch() -> Path:
         run_logged([*download, _kernel_package()], log, "fetching the guest's packages", cwd=fetched)
     except Failure:
         # The package lists may be missing, or name a version that is gone.
-        run_logged(["apt-get", "--quiet", "update"], log, "updating the package lists")
+        run_logged(as_root(["apt-get", "--quiet", "update"]), log, "updating the package lists")
         run_logged([*download, _kernel_package()], log, "fetching the guest's packages", cwd=fetched)
 
     fresh = DIRECTORY / "packages.new"

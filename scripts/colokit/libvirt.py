@@ -73,7 +73,11 @@ class Libvirt:
             self.process = subprocess.Popen(
                 self.network.hosts.command(["unshare", "--mount", "sh", "-c", f"mkdir -p {made} && {mounts}exec libvirtd --timeout 600"]),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-        wait_until(self._answers, 60, f"libvirtd's answer (its log: {self.log})")
+        try:
+            wait_until(self._answers, 60, f"libvirtd's answer (its log: {self.log})")
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def _answers(self) -> bool:
@@ -88,6 +92,9 @@ class Libvirt:
             for name in self.virsh("list", "--name").split():
                 with contextlib.suppress(Failure):
                     self.virsh("destroy", name)
+        self._end()
+
+    def _end(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGTERM)
         self.process.wait()

@@ -7,6 +7,7 @@ Foreseen errors are raised as Failure; a program's main() is wrapped in
 
 from __future__ import annotations
 
+import atexit
 import collections
 import contextlib
 import os
@@ -30,6 +31,14 @@ class Failure(Exception):
     """An error we foresaw: the message says what is wrong and what to do."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP: like Ctrl-C, which nobody takes for the failure of a test."""
+
+    def __init__(self, signum: int):
+        super().__init__()
+        self.signum = signum
+
+
 @contextlib.contextmanager
 def reporting(name: str | None = None) -> Iterator[None]:
     """Turn Failure and Ctrl-C into a message and an exit status.
@@ -40,7 +49,7 @@ def reporting(name: str | None = None) -> Iterator[None]:
     whatever cleans up on an exception does so then, too.
     """
     def terminated(signum, frame):
-        raise SystemExit(128 + signum)
+        raise Terminated(signum)
 
     signal.signal(signal.SIGTERM, terminated)
     signal.signal(signal.SIGHUP, terminated)
@@ -50,6 +59,8 @@ def reporting(name: str | None = None) -> Iterator[None]:
     except Failure as failure:
         print(f"{name}: {failure}", file=sys.stderr)
         raise SystemExit(1) from None
+    except Terminated as end:
+        raise SystemExit(128 + end.signum) from None
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
@@ -159,11 +170,12 @@ def run_logged(argv: Sequence[str], log: Path, title: str,
     with open(log, "a" if append else "w", encoding="utf-8") as out, Progress(title) as progress:
         out.write(f"$ {' '.join(map(str, argv))}\n")
         out.flush()
+        asks = argv[0] == SUDO      # for a password, on the terminal, which only those of its session have
         try:
             process = subprocess.Popen(
                 [str(arg) for arg in argv], cwd=cwd, env=env, stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                text=True, errors="replace", start_new_session=True)
+                text=True, errors="replace", start_new_session=not asks)
         except FileNotFoundError:
             raise Failure(f"{argv[0]} is not installed") from None
         try:
@@ -176,8 +188,11 @@ def run_logged(argv: Sequence[str], log: Path, title: str,
                     progress.update()
             status = process.wait()
         except BaseException:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError, PermissionError):      # root's ends of Ctrl-C, or by itself
+                if asks:
+                    process.terminate()
+                else:
+                    os.killpg(process.pid, signal.SIGTERM)
             process.wait()
             raise
         finally:
@@ -204,21 +219,32 @@ def output_of(argv: Sequence[str], **options) -> str:
 
 # --------------------------------------------------------------- packages
 
+SUDO = "sudo"
+
+
 def as_root(argv: Sequence[str]) -> list[str]:
     """The command as root runs it: itself, or with sudo in front."""
     if os.geteuid() == 0:
         return list(argv)
-    if shutil.which("sudo"):
-        return ["sudo", *argv]
+    if shutil.which(SUDO):
+        return [SUDO, *argv]
     raise Failure(f"this needs root: {' '.join(argv)}\nrun it as root, or install sudo")
 
 
 def become_root(module: str) -> None:
-    """Go on as root, with sudo, if we are not yet: network namespaces and taps need it."""
+    """Go on as root, with sudo, if we are not yet: network namespaces and taps need it.
+
+    What root makes under build/ is given to the owner of the tree in the end, who will want to build there, too.
+    """
     if os.geteuid() != 0:
-        command = as_root(["env", f"PYTHONPATH={ROOT / 'scripts'}", "PYTHONDONTWRITEBYTECODE=1",
+        ours = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("COLO_")]
+        command = as_root(["env", f"PYTHONPATH={ROOT / 'scripts'}", "PYTHONDONTWRITEBYTECODE=1", *ours,
                            sys.executable, "-m", f"colokit.{module}", *sys.argv[1:]])
         os.execvp(command[0], command)
+    owner = ROOT.stat()
+    if owner.st_uid != 0:
+        atexit.register(subprocess.run, ["chown", "--recursive", "--no-dereference", "--from=0",
+                                         f"{owner.st_uid}:{owner.st_gid}", str(BUILD)], check=False)
 
 
 def missing(packages: Sequence[str]) -> list[str]:

@@ -213,7 +213,6 @@ class Options:
     compare: str = ""                   # further properties of what compares, "a=b,c=d"
     secondary: str = ""                 # and of the secondary's colo-proxy
     more: dict[str, list[str]] = field(default_factory=dict)    # further arguments, by role
-    local: str = "tcp"                  # the sockets between the primary's own objects: tcp or unix
     apart: bool = False                 # each QEMU keeps to one half of the processors, as if that were its host
 
     def __post_init__(self) -> None:
@@ -492,12 +491,6 @@ class Pair:
             command += ["-incoming", f"tcp:{self.nodes[role].address}:{MIGRATION_PORT}"]
         return command
 
-    def _local_socket(self, name: str, port: int) -> str:
-        """Where both ends of a chardev in the primary meet."""
-        if self.options.local == "unix":
-            return f"path={self.directory / name}.sock"
-        return f"host={self.nodes['primary'].address},port={port}"
-
     def _primary_objects(self, wait: bool = True) -> list[tuple[str, str]]:
         """Options of the command line; with @wait as documented for it."""
         vnet, usage = self.options.vnet_hdr, self.options.usage
@@ -509,16 +502,16 @@ class Pair:
                 ("-object", f"filter-mirror,id=m0,netdev=hn0,queue=tx,outdev=mirror0{vnet}"),
             ]
         old = usage == "2016"
-        wait = "on" if wait and not old else "off"
+        listens = "server,nowait" if old else "server=on,wait=off"
+        waits = "server=on,wait=on" if wait and not old else listens
         more = f",{self.options.compare}" if self.options.compare else ""
-        compare0 = self._local_socket("compare0", LOCAL_PORTS[0])
-        compare_out = self._local_socket("compare_out", LOCAL_PORTS[1])
+        compare0, compare_out = (f"host={self.nodes['primary'].address},port={port}" for port in LOCAL_PORTS)
         return [
-            ("-chardev", f"socket,id=mirror0,host=0.0.0.0,port={MIRROR_PORT},server=on,wait=off"),
-            ("-chardev", f"socket,id=compare1,host=0.0.0.0,port={COMPARE_PORT},server=on,wait={wait}"),
-            ("-chardev", f"socket,id=compare0,{compare0},server=on,wait=off"),
+            ("-chardev", f"socket,id=mirror0,host=0.0.0.0,port={MIRROR_PORT},{listens}"),
+            ("-chardev", f"socket,id=compare1,host=0.0.0.0,port={COMPARE_PORT},{waits}"),
+            ("-chardev", f"socket,id=compare0,{compare0},{listens}"),
             ("-chardev", f"socket,id=compare0-0,{compare0}"),
-            ("-chardev", f"socket,id=compare_out,{compare_out},server=on,wait=off"),
+            ("-chardev", f"socket,id=compare_out,{compare_out},{listens}"),
             ("-chardev", f"socket,id=compare_out0,{compare_out}"),
             ("-object", f"filter-mirror,id=m0,netdev=hn0,queue=tx,outdev=mirror0{vnet}"),
             ("-object", f"filter-redirector,netdev=hn0,id=redire0,queue=rx,indev=compare_out{vnet}"),
@@ -562,12 +555,13 @@ def _text(path: Path) -> str:
 
 
 def new_directory() -> Path:
-    """A directory of its own for this run's logs; old ones make room."""
+    """A directory of its own for this run's logs; old ones make room, but not those of a process that still runs."""
     RUNS.mkdir(parents=True, exist_ok=True)
     runs = sorted((path for path in RUNS.iterdir() if path.is_dir()),
                   key=lambda path: path.stat().st_mtime)
     for path in runs[:-RUNS_KEPT]:
-        shutil.rmtree(path, ignore_errors=True)
+        if not Path("/proc", path.name.split("-")[2]).exists():
+            shutil.rmtree(path, ignore_errors=True)
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{next(_numbers)}"
     directory = RUNS / name
     directory.mkdir()

@@ -26,5 +26,5 @@ colokit() {
 
     module=$1
     shift
-    PYTHONPATH=$scripts PYTHONDONTWRITEBYTECODE=1 exec /usr/bin/python3 -m "colokit.$module" "$@"
+    PYTHONPATH=$scripts${PYTHONPATH:+:$PYTHONPATH} PYTHONDONTWRITEBYTECODE=1 exec /usr/bin/python3 -m "colokit.$module" "$@"
 }
