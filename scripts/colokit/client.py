@@ -227,16 +227,11 @@ class PingResult:
 
     sent: int = 0
     duplicates: int = 0
-    latencies: list[float] = field(default_factory=list)    # seconds, of those answered
     missing: list[float] = field(default_factory=list)      # when those not answered were sent
 
     @property
     def lost(self) -> int:
         return len(self.missing)
-
-    @property
-    def worst(self) -> float:
-        return max(self.latencies, default=0.0)
 
 
 class Ping(threading.Thread):
@@ -310,7 +305,6 @@ class Ping(threading.Thread):
                 self.result.duplicates += 1
             else:
                 self._answered.add(number)
-                self.result.latencies.append(time.monotonic() - self._sent_at[number])
 
 
 def _checksum(data: bytes) -> int:

@@ -12,6 +12,7 @@ from .node import Node
 LOOK = 3.0                  # s that the counters are watched
 MANY_CHECKPOINTS = 2.0      # a second
 LONG_HELD = 100.0           # ms that one in a hundred packets waits
+ENOUGH = 1000               # packets, to speak of one in a hundred
 
 # Why checkpoints are asked for, and what helps.
 REASONS = {
@@ -130,6 +131,6 @@ def _of_comparison(first: dict[str, Any], last: dict[str, Any]) -> Iterator[Find
             yield Finding(f"{rate:.1f} checkpoints a second, and nobody asked for them: x-checkpoint-delay is short",
                           "raise it: colo-ctl protect --checkpoint-delay 20000, or migrate-set-parameters")
     p99 = last["hold-times"]["p99"] / 1e6
-    if p99 > LONG_HELD:
-        yield Finding(f"one in a hundred packets has waited for {p99:.0f} ms and more",
+    if p99 > LONG_HELD and last["released"]["packets"] >= ENOUGH:
+        yield Finding(f"one in a hundred packets has waited for {p99:.0f} ms and more, since the object was made",
                       "that is the way to the secondary and back, or checkpoints: see the findings above, and ping between the nodes")

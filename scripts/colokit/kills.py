@@ -31,6 +31,7 @@ CHECKPOINT = 0.02           # s after a checkpoint has been asked for, within wh
 RESYNC = 1.5                # s in which a resync is done, more or less
 GAP = 500.0                 # ms from the command to the first answer after it, at the median
 DOWNLOAD = 2_000_000
+CLIENT_TIMEOUT = 100.0      # s in which a client ends what it has begun
 
 # When each of the two may be killed without the guest being lost.
 MOMENTS = {
@@ -79,13 +80,19 @@ class Kills:
         dripping.start()
         self.connections.append(dripping)
 
+    @property
+    def workers(self) -> list[threading.Thread]:
+        return [self.writer, self.downloads, *self.connections]
+
     def check_clients(self) -> None:
-        """All get on, each of them."""
-        workers = [self.writer, self.downloads, *self.connections]
+        """All get on, each of them; of downloads, which take long, it is seen in the end."""
         before = self.progress()
-        wait_until(lambda: any(each.error for each in workers) or all(now > then for now, then in zip(self.progress(), before)),
+        wait_until(lambda: any(each.error for each in self.workers) or all(now > then for now, then in zip(self.progress(), before)),
                    60, "an answer for every client")
-        for each in workers:
+        self.check_errors()
+
+    def check_errors(self) -> None:
+        for each in self.workers:
             if each.error:
                 raise Failure(f"{each.name}: {each.error}")
 
@@ -148,12 +155,19 @@ class Kills:
         if moment == "in a resync":
             self.lose("secondary")
             self.nodes.launch_secondary()
-            late = threading.Timer(self.draw.uniform(0, RESYNC), self.nodes.secondary.kill)
+            killing = threading.Event()
+
+            def kill() -> None:
+                killing.set()
+                self.nodes.secondary.kill()
+
+            late = threading.Timer(self.draw.uniform(0, RESYNC), kill)
             late.start()
             try:
                 self.control("resync", "primary", "secondary")
             except Failure:
-                pass                        # as is to be expected
+                if not killing.is_set():
+                    raise
             late.join()
             self.alone()
         elif moment == "while frozen":
@@ -186,8 +200,13 @@ class Kills:
         try:
             self._run(kills)
         finally:
-            for each in (self.writer, self.downloads, *self.connections):
+            for each in self.workers:
                 each.over.set()
+        for each in self.workers:
+            each.join(CLIENT_TIMEOUT)
+            if each.is_alive():
+                raise Failure(f"{each.name}: no answer for {CLIENT_TIMEOUT:g} s")
+        self.check_errors()
 
     def _run(self, kills: int) -> None:
         self.nodes.launch()

@@ -275,7 +275,7 @@ POSITION_LEAK = Step(
     name="position-leak",
     reason="A filter that is given a position forgets the memory of its first one, the default: some "
            "bytes for each object that comes and goes.",
-    test="scripts/check --sanitize: /colo/proxy/arguments",
+    test="scripts/check --sanitize: /colo/proxy/refused",
     edits=(
         Replace("net/filter.c", "nf->position = g_strdup(str);",
                 "g_free(nf->position);\n    nf->position = g_strdup(str);"),

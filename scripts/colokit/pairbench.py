@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """scripts/bench pair: what protection costs a guest's clients.
 
-The same guest and the same client under four set-ups:
+The same guest and the same client under five set-ups:
 
     native   one guest, unprotected
     twin     both guests run on the same input; the primary's output leaves at once and

@@ -81,12 +81,22 @@ class Document:
         raise Failure(f"{self.path} has nothing to do under '{title}'")
 
 
+def _source_of(emulator: Path) -> Path:
+    """The source tree of a QEMU in its build directory."""
+    settings = emulator.parent / "config-host.mak"
+    found = re.search(r"^SRC_PATH=(.+)$", settings.read_text(), re.M) if settings.exists() else None
+    if not found:
+        raise Failure(f"{emulator} is in no build directory of QEMU's, and the procedure is taken from the documentation of the source tree; "
+                      "name one that scripts/build-qemu has built")
+    return Path(found[1])
+
+
 class Procedure:
-    """Two nodes, each with a directory for its images; the document is that of the tree which @emulator was built from."""
+    """Two nodes, each with a directory for its images; the document is that of the tree which @emulator was built in."""
 
     def __init__(self, emulator: Path, network: Network, proxy: bool = False):
         self.emulator, self.network, self.proxy = emulator.absolute(), network, proxy
-        self.document = Document(self.emulator.parents[1] / "pristine/docs/COLO-FT.txt")
+        self.document = Document(_source_of(self.emulator) / "docs/COLO-FT.txt")
         self.guest = guest.build()
         self.directory = new_directory()
         self.primary: Qemu | None = None

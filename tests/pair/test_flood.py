@@ -6,12 +6,14 @@ COLO_FLOOD_SECONDS says how long (default: 20; the full test: 60).
 
 import json
 import multiprocessing
+import os
 import socket
 import sys
 import threading
 import time
 import unittest
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from colokit.client import Download, Ping
 from colokit.pairtest import PairTest, seconds_from
@@ -22,10 +24,16 @@ MONITOR_LIMIT = 0.1     # seconds that the primary's monitor may take
 DOWNLOAD = 10_000_000
 
 
-def probe(path: str, seconds: float, result: Connection) -> None:
-    """Ask a monitor again and again how its guest is; send the seconds that the slowest answer took.
+def waited(*processes: int) -> float:
+    """For how many seconds their main threads have waited for a processor so far."""
+    return sum(int(Path(f"/proc/{each}/schedstat").read_text().split()[1]) for each in processes) / 1e9
 
-    Runs in a process of its own: what is measured is the monitor, not the test's other threads.
+
+def probe(path: str, pid: int, seconds: float, result: Connection) -> None:
+    """Ask the monitor of QEMU @pid again and again how its guest is; send the seconds that the slowest answer took.
+
+    Runs in a process of its own: what is measured is the monitor, not the test's other threads; nor how long the
+    processors of this machine were others'.
     """
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(path)
@@ -33,11 +41,13 @@ def probe(path: str, seconds: float, result: Connection) -> None:
         stream.readline()
         end, worst, command = time.monotonic() + seconds, 0.0, "qmp_capabilities"
         while (asked := time.monotonic()) < end:
+            before = waited(pid, os.getpid())
             stream.write(json.dumps({"execute": command}) + "\n")
             stream.flush()
             while "return" not in json.loads(stream.readline()):
                 pass    # an event
-            worst, command = max(worst, time.monotonic() - asked), "query-status"
+            took = time.monotonic() - asked - (waited(pid, os.getpid()) - before)
+            worst, command = max(worst, took), "query-status"
             time.sleep(0.02)
     result.send(worst)
 
@@ -67,7 +77,7 @@ class FloodTest(PairTest):
         thaw = freeze + min(FROZEN, seconds / 3)
         receiver, sender = multiprocessing.Pipe(duplex=False)
         prober = multiprocessing.get_context("fork").Process(
-            target=probe, args=(str(pair.primary.probe_path), seconds, sender), daemon=True)
+            target=probe, args=(str(pair.primary.probe_path), pair.primary.pid, seconds, sender), daemon=True)
 
         prober.start()
         downloader.start()

@@ -1,15 +1,28 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A primary that falls silent while the secondary reads a checkpoint."""
 
+import fcntl
 import re
+import struct
+import termios
 import time
 import unittest
 
 from colokit.machine import Failure
-from colokit.pair import Pair, wait_until
-from colokit.pairtest import PairTest
+from colokit.pair import MIGRATION_PORT, Pair, wait_until
+from colokit.pairtest import PairTest, connections_of
 
 ATTEMPTS = 40
+
+
+def on_the_way(pair: Pair) -> int:
+    """Bytes of the frame's that have not been acknowledged by the secondary's host, or not been read by its QEMU."""
+    total = 0
+    for qemu, waiting in ((pair.primary, termios.TIOCOUTQ), (pair.secondary, termios.FIONREAD)):
+        for connection in connections_of(qemu, MIGRATION_PORT):
+            with connection:
+                total += struct.unpack("i", fcntl.ioctl(connection, waiting, bytes(4)))[0]
+    return total
 
 
 def stop_in_mid_transfer(pair: Pair) -> None:
@@ -24,8 +37,9 @@ def stop_in_mid_transfer(pair: Pair) -> None:
             if time.monotonic() > deadline:
                 raise Failure("no checkpoint began within 10 s")
         pair.primary.stop()
-        # What was on its way arrives at once; whatever is still missing then never comes.
-        time.sleep(0.2)
+        # What was on its way is read; whatever is still missing then never comes.
+        wait_until(lambda: not on_the_way(pair), 10, "the secondary to read what has come")
+        time.sleep(0.2)         # and told in the trace
         if messages()[-1] == "vmstate-send":
             return
         pair.primary.cont()

@@ -113,7 +113,8 @@ class ProcedureTest(unittest.TestCase):
 
     def go_on_alone(self) -> None:
         """The secondary is still there in some way: nobody but the primary itself can say that it goes on without."""
-        self.nodes.primary.monitor.wait_event("COLO_EXIT", NOTICED)
+        with self.explained():
+            self.nodes.primary.monitor.wait_event("COLO_EXIT", NOTICED)
         self.go_on(NOTICED)
         self.fail_over("secondary")
         self.resume()

@@ -7,6 +7,7 @@ its own; that the real steps fit the real host, on the files that they touch.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -256,11 +257,18 @@ class TestSeries(unittest.TestCase):
                 with self.assertRaises(Failure, msg=name):
                     graft.make_plan(tree, stock=True)
 
+    def is_a_test(self, name: str) -> bool:
+        wanted, places = ((f'"{name}"', "qtest/*.c") if name.startswith("/") else (f"def {name}(", "pair/*.py"))
+        return any(wanted in path.read_text() for path in (ROOT / "tests").glob(places))
+
     def test_every_mend_names_its_test(self):
         for steps in mends.MENDS.values():
             for mend in steps:
-                self.assertTrue(mend.test, mend.name)
                 self.assertIn(f"\n{mend.name}\n", (ROOT / "docs/host-mends.rst").read_text())
+                names = re.findall(r"\btest_\w+|/colo/[\w/-]+", mend.test)
+                self.assertTrue(names, mend.name)
+                for name in names:
+                    self.assertTrue(self.is_a_test(name), f"{mend.name}: there is no {name}")
 
 
 class TestAnchors(unittest.TestCase):
