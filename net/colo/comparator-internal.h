@@ -50,6 +50,7 @@ typedef struct {
     bool secondary_syn_ack : 1;     /* and that it carried an ACK */
     bool secondary_rst : 1;         /* a RST that no RST of the primary has left for yet */
     bool secondary_probe_set : 1;
+    bool established : 1;           /* the primary has been let say more than a SYN */
 } ColoTcp;
 
 /* A flow as the comparator sees it. */
@@ -57,6 +58,7 @@ typedef struct ColoCompareFlow {
     ColoFlow flow;
     uint32_t epoch;                 /* to which the rest belongs */
     uint32_t count[COLO_SIDES];     /* packets in the queues below */
+    bool known;                     /* it is not a new one */
     bool has_front;                 /* it is in the comparator's list of such flows */
     bool impossible;                /* the fragments that have come make up no datagram */
     ColoQueue primary;              /* held, in the order in which they came */

@@ -58,7 +58,7 @@
 #define SECOND (1000 * 1000 * 1000LL)
 /* Longer than any keep-alive interval (RFC 9293, section 3.8.4: two hours). */
 #define IDLE_LIFETIME (3 * 3600 * SECOND)
-/* TIME-WAIT: twice the maximum segment lifetime (RFC 9293, section 3.4.2). */
+/* TIME-WAIT: twice the maximum segment lifetime (RFC 9293, section 3.4.2); also for all that is no connection (yet). */
 #define CLOSED_LIFETIME (240 * SECOND)
 
 static const char *const reason_names[] = {
@@ -465,6 +465,10 @@ static ColoCompareFlow *flow_of(ColoComparator *c, ColoSide side, const ColoPack
         key.tag |= COLO_KEY_SECONDARY;
     }
     f = (ColoCompareFlow *)colo_flow_get(c->flows, &key, now);
+    if (!f->known) {
+        f->known = true;
+        colo_flow_close(c->flows, &f->flow);    /* until it turns out to be a connection: anybody may ask, from any port */
+    }
     if (f->epoch != c->epoch) {
         f->epoch = c->epoch;
         if (p->class == COLO_CLASS_TCP) {

@@ -67,6 +67,9 @@
 #define WINDOW_SCALE_UNKNOWN 14
 #define WINDOW_PART_ENOUGH 16
 
+/* Segments of the secondary's in a flow beyond which one that is late is not sorted in any more. */
+#define LATE_MAX 4096
+
 /* What two SYNs must have in common besides being one. */
 static uint64_t syn_options(const ColoComparator *c, const ColoPacket *p)
 {
@@ -446,7 +449,7 @@ static void primary_opens(ColoComparator *c, ColoCompareFlow *f, const ColoPacke
         t->secondary_grant_set = false;
         t->secondary_rst = false;
     }
-    colo_flow_reopen(c->flows, &f->flow);
+    t->established = false;
 }
 
 /* The same, from one connection on this flow to the next. */
@@ -535,6 +538,12 @@ static void secondary_opens(ColoComparator *c, ColoCompareFlow *f, const ColoPac
     t->secondary_rst = false;
 }
 
+/* To find the place of a segment that is late takes the longer the more wait; honest guests send few. */
+static bool is_late_behind_too_many(const ColoCompareFlow *f, const ColoPacket *p)
+{
+    return f->count[COLO_SECONDARY] >= LATE_MAX && colo_seq_before(p->seq, f->secondary.tail->seq);
+}
+
 static void secondary_packet(ColoComparator *c, ColoCompareFlow *f, ColoPacket *p)
 {
     ColoTcp *t = &f->tcp;
@@ -556,7 +565,9 @@ static void secondary_packet(ColoComparator *c, ColoCompareFlow *f, ColoPacket *
         t->secondary_grant_set = true;
     }
 
-    if (positioned && f->secondary.head) {
+    if (positioned && is_late_behind_too_many(f, p)) {
+        colo_compare_discard(c, p);
+    } else if (positioned && f->secondary.head) {
         colo_stream_insert(&f->secondary, colo_compare_hold(c, f, COLO_SECONDARY, p));
     } else {
         if (positioned) {
@@ -621,6 +632,10 @@ void colo_compare_tcp_released(ColoComparator *c, ColoCompareFlow *f, const Colo
     }
     if (p->tcp_flags & (COLO_TCP_FIN | COLO_TCP_RST)) {
         colo_flow_close(c->flows, &f->flow);
+        t->established = true;
+    } else if (!(p->tcp_flags & COLO_TCP_SYN) && !t->established) {
+        colo_flow_reopen(c->flows, &f->flow);
+        t->established = true;
     }
 }
 

@@ -11,8 +11,8 @@
  * When they are all there, they become the parts of one packet, which is dealt with as if it had come in one piece; where it may
  * leave, they leave, as they came.
  *
- * Fragments that overlap, or make up more than IP allows, are an attack on whoever puts them together (RFC 5722); they make up
- * nothing here, and leave with a checkpoint.
+ * Fragments that overlap, or make up more than IP allows or a fragment again, are an attack on whoever puts them together
+ * (RFC 5722); they make up nothing here, and leave with a checkpoint.
  */
 
 #include "comparator-internal.h"

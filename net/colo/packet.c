@@ -384,6 +384,10 @@ ColoPacket *colo_packet_assemble(ColoPacket *parts)
     }
     colo_put_be16(data + word, 0);
     colo_packet_parse(whole, data, first->l4 + len, first->vnet_len);
+    if (whole->fragment) {
+        g_free(whole);
+        return NULL;
+    }
     whole->indivisible = true;
     whole->parts = parts;
     return whole;

@@ -901,6 +901,28 @@ MUTANTS = [
            "    return true;",
            "session: an_instance_is_refused"),
 
+    # ------------------------------------------------------------ hostile guests and clients
+    Mutant("fragment-of-fragments", "what fragments make up is taken for a fragment again",
+           "packet.c",
+           "    if (whole->fragment) {",
+           "    if (false) {",
+           "fragments: fragments_in_fragments"),
+    Mutant("questions-remembered", "what is no connection is remembered for as long as one",
+           "comparator.c",
+           "        colo_flow_close(c->flows, &f->flow);    /* until",
+           "        /* until",
+           "comparator: what_is_no_connection_goes_soon"),
+    Mutant("connections-forgotten", "a connection that is made is forgotten as soon as one that is not",
+           "compare-tcp.c",
+           "    } else if (!(p->tcp_flags & COLO_TCP_SYN) && !t->established) {",
+           "    } else if (false) {",
+           "comparator: what_is_no_connection_goes_soon"),
+    Mutant("late-for-ever", "segments that come in the wrong order are sorted in however many there are",
+           "compare-tcp.c",
+           "    return f->count[COLO_SECONDARY] >= LATE_MAX &&",
+           "    return false &&",
+           "comparator: late_segments_are_bounded"),
+
     # ------------------------------------------------------------ the watch over the secondary
     Mutant("sign-of-life-is-headway", "a secondary that sends but loads no checkpoint is waited for without an end",
            "watch.c",

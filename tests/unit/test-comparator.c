@@ -801,6 +801,59 @@ START_TEST(flows_age)
 }
 END_TEST
 
+/* A hostile secondary leaves room for a million bytes and fills it byte by byte; an honest one may be ahead by as much. */
+START_TEST(late_segments_are_bounded)
+{
+    const uint32_t enough = 20000;
+
+    for (int late = 0; late < 2; late++) {
+        Rig *rig = rig_new();
+        Shape s = { .peer_port = 1 };
+
+        rig_give(rig, COLO_SECONDARY, frame_tcp(&s, late ? 1000000 : 2, 1, ACK, NULL, 0, "x", 1));
+        for (uint32_t i = 0; i < enough; i++) {
+            rig_give(rig, COLO_SECONDARY, frame_tcp(&s, 10 + i, 1, ACK, NULL, 0, "y", 1));
+        }
+        if (late) {
+            ck_assert_uint_lt(rig_held(rig, COLO_SECONDARY), enough / 2);
+        } else {
+            ck_assert_uint_eq(rig_held(rig, COLO_SECONDARY), enough + 1);
+        }
+        rig_free(rig);
+    }
+}
+END_TEST
+
+/* Questions from ever new ports, answered or not, and connections that are never made are not remembered as connections are. */
+START_TEST(what_is_no_connection_goes_soon)
+{
+    Rig *rig = rig_new();
+    Shape idle = { .peer_port = 1 };
+
+    rig_give(rig, COLO_PRIMARY, frame_tcp(&idle, 1, 1, SYN | ACK, NULL, 0, NULL, 0));
+    rig_give(rig, COLO_SECONDARY, frame_tcp(&idle, 1, 1, SYN | ACK, NULL, 0, NULL, 0));
+    rig_give(rig, COLO_PRIMARY, frame_tcp(&idle, 2, 1, ACK, NULL, 0, NULL, 0));
+    rig_give(rig, COLO_SECONDARY, frame_tcp(&idle, 2, 1, ACK, NULL, 0, NULL, 0));
+    for (uint16_t i = 2; i < 100; i++) {
+        Shape s = { .peer_port = i };
+
+        for (int side = 0; side < COLO_SIDES; side++) {
+            rig_give(rig, side, i % 2 ? frame_udp(&s, "answer", 6) : frame_tcp(&s, 1, 1, SYN | ACK, NULL, 0, NULL, 0));
+        }
+    }
+    ck_assert_uint_eq(rig_held(rig, COLO_PRIMARY), 0);
+    ck_assert_uint_eq(colo_comparator_flows(rig->c), 99);
+    rig->now += 300 * 1000 * MS;
+    for (int i = 0; i < 100; i++) {
+        Shape other = { .peer_port = 1000 };
+
+        rig_give(rig, COLO_SECONDARY, frame_tcp(&other, 1, 1, ACK, NULL, 0, NULL, 0));
+    }
+    ck_assert_uint_eq(colo_comparator_flows(rig->c), 2);
+    rig_free(rig);
+}
+END_TEST
+
 /* Checkpoints and epochs */
 
 START_TEST(checkpoint_releases_and_forgets)
@@ -1792,6 +1845,8 @@ int main(void)
     tcase_add_test(tc, bytes_are_bounded);
     tcase_add_test(tc, twenty_thousand_flows);
     tcase_add_test(tc, flows_age);
+    tcase_add_test(tc, what_is_no_connection_goes_soon);
+    tcase_add_test(tc, late_segments_are_bounded);
     tcase_add_test(tc, random_frames);
     suite_add_tcase(suite, tc);
 

@@ -629,6 +629,32 @@ START_TEST(impossible_datagrams)
 }
 END_TEST
 
+/* What they make up begins with another fragment header, first or later, last or not. */
+START_TEST(fragments_in_fragments)
+{
+    for (uint16_t word = 1; word <= 9; word += 4) {
+        const Shape s = { .ipv6 = true };
+        Datagram d = { .shape = s, .proto = 44, .body = bytes_of(word, LEN), .len = LEN };
+        Rig *rig = rig_new();
+
+        d.shape.ip_id = 5;
+        memcpy(d.body, (uint8_t[]) { 17, 0, 0, (uint8_t)word, 0, 0, 0, 9 }, 8);
+        give_all(rig, COLO_SECONDARY, &d, 80);
+        ck_assert_uint_eq(rig_held(rig, COLO_SECONDARY), 3);
+        give(rig, COLO_PRIMARY, &d, 0, 80);
+        give(rig, COLO_PRIMARY, &d, 80, 160);
+        rig_expect_asked(rig, 0, 0);
+        give(rig, COLO_PRIMARY, &d, 160, LEN);
+        rig_expect_asked(rig, 1, COLO_REASON_PAYLOAD);
+        rig_checkpoint(rig);
+        expect_all(rig, &d, 80);
+        check_nothing_held(rig);
+        rig_free(rig);
+        g_free(d.body);
+    }
+}
+END_TEST
+
 /* The last piece comes first, and others reach beyond it, or are last, too. */
 START_TEST(behind_the_end)
 {
@@ -1012,6 +1038,7 @@ int main(void)
     tcase_add_test(tc, a_piece_is_missing);
     tcase_add_test(tc, a_piece_of_the_secondary_is_missing);
     tcase_add_test(tc, impossible_datagrams);
+    tcase_add_test(tc, fragments_in_fragments);
     tcase_add_test(tc, behind_the_end);
     suite_add_tcase(suite, tc);
 

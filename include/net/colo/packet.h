@@ -137,7 +137,7 @@ static inline bool colo_fragment_is_last(const ColoPacket *p)
  * its parts).
  *
  * Returns: the datagram, which the caller ends with colo_packet_free(), and which counts as borrowed until then; NULL if it
- * would be longer than IP allows (@parts are still the caller's then).
+ * would be longer than IP allows, or a fragment itself (@parts are still the caller's then).
  */
 ColoPacket *colo_packet_assemble(ColoPacket *parts);
 
