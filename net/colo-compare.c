@@ -17,7 +17,7 @@
  * iothread and waited for, so that the guest does not run on before the new epoch has begun here.
  *
  * A lost secondary.  If its connection breaks, whatever is held asks for a checkpoint at once: either the frame makes it, or
- * it finds its own connection broken and ends COLO.  One that has fallen silent is the watch's to notice (net/colo-frame.c): the
+ * it finds its own connection broken and ends COLO.  One that has fallen silent is the watch's to notice (net/colo/watch.c): the
  * frame's connection is broken then; it ends COLO, which lets everything pass.
  */
 

@@ -3,7 +3,7 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * They are what lies below the `replication` nodes of the primary's: NBD, to the other node.
+ * The primary writes to them through nodes of the driver `replication`, below each of which is an NBD client of the other node.
  */
 
 #include "qemu/osdep.h"
@@ -16,7 +16,7 @@
 static bool asked;
 static ColoWatchDisks seen;
 
-/* The next node of a disk's, after @bs or from the first one on; NULL after the last. */
+/* The primary's next `replication` node, after @bs or from the first one on; NULL after the last. */
 static BlockDriverState *next_disk(BlockDriverState *bs)
 {
     do {
@@ -51,14 +51,15 @@ static void look(void *opaque)
 
 ColoWatchDisks colo_disk_look(void)
 {
+    ColoWatchDisks disks;
+
     if (!qatomic_xchg(&asked, true)) {
         in_the_graph(look);
     }
-    return (ColoWatchDisks) {
-        .looks = qatomic_load_acquire(&seen.looks),
-        .open = qatomic_read(&seen.open),
-        .done = qatomic_read(&seen.done),
-    };
+    disks.looks = qatomic_load_acquire(&seen.looks);
+    disks.open = qatomic_read(&seen.open);
+    disks.done = qatomic_read(&seen.done);
+    return disks;
 }
 
 static void GRAPH_RDLOCK yank_node(BlockDriverState *bs)

@@ -10,7 +10,6 @@
 #include "block/aio.h"
 #include "net/colo/comparator.h"
 #include "net/colo/watch.h"
-#include "qemu/notify.h"
 #include "qemu/queue.h"
 #include "qemu/timer.h"
 

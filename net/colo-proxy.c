@@ -96,6 +96,8 @@ struct ColoProxy {
     ColoCount sent;                     /* to the other node */
     ColoCount received;                 /* from there */
     ColoCount discarded;
+    ColoOutbox to_client;               /* has been released, and waits for the guest to run */
+    VMChangeStateEntry *vm_state;
     uint64_t epoch;                     /* checkpoints since COLO began */
     bool complained;                    /* that the other node does not keep up */
     bool lost;
@@ -105,6 +107,7 @@ struct ColoProxy {
     ColoComparator *comparator;
     ColoFrameUser frame_user;
     bool was_there;                     /* the frame, when it was heard of last */
+    bool overfull;                      /* it has been given up for what it holds */
     ColoFrameWatch watch;
     uint64_t frame_timeout;             /* ms */
     ColoDeadline deadline;
@@ -123,7 +126,6 @@ struct ColoProxy {
     uint32_t injected;                  /* packets, in this turn */
     QEMUBH *inject_bh;
     bool rolled_back;                   /* the guest is about to resume from a checkpoint */
-    VMChangeStateEntry *vm_state;
     bool failed_over;                   /* it serves alone */
 };
 
@@ -146,12 +148,24 @@ static const uint8_t *proxy_flatten(ColoProxy *s, const struct iovec *iov, int i
     return s->flat;
 }
 
-static void proxy_pass_to_client(const uint8_t *frame, uint32_t size, uint32_t vnet_len, void *opaque)
+static void proxy_pass_now(const uint8_t *frame, uint32_t size, uint32_t vnet_len, void *opaque)
 {
     NetFilterState *nf = NETFILTER(opaque);
 
     if (nf->netdev->peer) {
         colo_host_pass(nf, true, nf->netdev->peer, frame, size, vnet_len);
+    }
+}
+
+/* While the guest stands still, the netdev takes nothing, and its own queue loses what is too much for it. */
+static void proxy_pass_to_client(const uint8_t *frame, uint32_t size, uint32_t vnet_len, void *opaque)
+{
+    ColoProxy *s = opaque;
+
+    if (runstate_is_running()) {
+        proxy_pass_now(frame, size, vnet_len, s);
+    } else {
+        memcpy(colo_outbox_append(&s->to_client, size, vnet_len), frame, size);
     }
 }
 
@@ -184,7 +198,8 @@ static void primary_lost(ColoProxy *s, ColoPeerLostReason reason)
 static void primary_turn_ends(ColoProxy *s)
 {
     colo_comparator_flush(s->comparator);
-    if (colo_comparator_stats(s->comparator)->held_bytes[COLO_PRIMARY] > HELD_MAX && !s->lost) {
+    if (colo_comparator_stats(s->comparator)->held_bytes[COLO_PRIMARY] > HELD_MAX && !s->overfull) {
+        s->overfull = true;
         primary_lost(s, COLO_PEER_LOST_REASON_SILENT);
         colo_frame_end_wait();
     }
@@ -278,6 +293,7 @@ static void primary_on_change(ColoFrameUser *user)
 
     trace_colo_proxy_event(s->name, there ? "the frame is there" : "no frame is there");
     s->lost = s->lost && !there;
+    s->overfull = false;
     s->epoch = 0;
     primary_compare_or_not(s, false);
     if (!there && s->was_there) {
@@ -503,13 +519,8 @@ static ssize_t secondary_receive(ColoProxy *s, NetClientState *sender, bool from
 /* The secondary: the frame and the guest */
 
 /* The guest resumes: from a checkpoint, or at the beginning of COLO, or because somebody had stopped it. */
-static void secondary_vm_state(void *opaque, bool running, RunState state)
+static void secondary_resumes(ColoProxy *s)
 {
-    ColoProxy *s = opaque;
-
-    if (!running || s->failed_over) {
-        return;
-    }
     if (s->rolled_back) {
         s->rolled_back = false;
         s->epoch++;
@@ -540,13 +551,11 @@ static bool secondary_setup(ColoProxy *s, Error **errp)
     colo_vmstate_begin(&s->vmstate, NETFILTER(s)->netdev_id, s->rewriter);
     s->waiting_in.vnet = s->waiting_out.vnet = true;
     s->inject_bh = qemu_bh_new(secondary_inject_bh, s);
-    s->vm_state = qemu_add_vm_change_state_handler(secondary_vm_state, s);
     return true;
 }
 
 static void secondary_cleanup(ColoProxy *s)
 {
-    qemu_del_vm_change_state_handler(s->vm_state);
     colo_vmstate_end(&s->vmstate);
     colo_rewriter_failover(s->rewriter);
     secondary_pass_ready(s);
@@ -656,6 +665,18 @@ static ssize_t proxy_receive_iov(NetFilterState *nf, NetClientState *sender, uns
     }
     return s->comparator ? primary_receive(s, from_guest, iov, iovcnt, size, vnet_len)
                          : secondary_receive(s, sender, from_guest, flags, iov, iovcnt, size, vnet_len);
+}
+
+static void proxy_vm_state(void *opaque, bool running, RunState state)
+{
+    ColoProxy *s = opaque;
+
+    if (running) {
+        colo_outbox_empty(&s->to_client, proxy_pass_now, s);
+        if (s->rewriter && !s->failed_over) {
+            secondary_resumes(s);
+        }
+    }
 }
 
 static void proxy_status_changed(NetFilterState *nf, Error **errp)
@@ -792,6 +813,8 @@ static void proxy_setup(NetFilterState *nf, Error **errp)
         return;
     }
     s->flat = g_malloc(COLO_FRAME_MAX + COLO_VNET_HDR_MAX);
+    s->to_client.vnet = true;
+    s->vm_state = qemu_add_vm_change_state_handler(proxy_vm_state, s);
     if (!colo_peer_open(&s->peer, s->name, s->address, s->tls_creds, &config, s->reconnect, &proxy_peer_ops, s, errp)) {
         error_prepend(errp, "%s: ", s->name);
         return;
@@ -810,6 +833,10 @@ static void proxy_cleanup(NetFilterState *nf)
     if (s->rewriter) {
         secondary_cleanup(s);
     }
+    if (s->vm_state) {
+        qemu_del_vm_change_state_handler(s->vm_state);
+    }
+    colo_outbox_empty(&s->to_client, proxy_pass_now, s);
     qapi_free_SocketAddress(s->address);
     g_free(s->flat);
     g_free(s->name);

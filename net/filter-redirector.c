@@ -56,6 +56,7 @@ struct FilterRedirector {
     QEMUBH *lost_bh;
     VMChangeStateEntry *vm_state;
     bool complained;            /* that the reader does not keep up */
+    bool marked;                /* a secondary has said that its guest's epoch has begun; what resumes it now is no checkpoint */
     ColoCount input;
     ColoCount redirected;
     ColoCount released;
@@ -295,8 +296,10 @@ static void redirector_vm_state(void *opaque, bool running, RunState state)
     if (!running) {
         return;
     }
-    if (s->outdev && nf->on && redirector_covers(nf, NET_FILTER_DIRECTION_RX) && get_colo_mode() != COLO_MODE_NONE) {
+    if (s->outdev && nf->on && redirector_covers(nf, NET_FILTER_DIRECTION_RX) && get_colo_mode() != COLO_MODE_NONE &&
+        !(colo_host_is_secondary() && s->marked)) {
         redirector_mark_epoch(s);
+        s->marked = true;
     }
     qemu_notify_event();    /* what had to wait while the guest stood still can be read now */
 }
@@ -312,7 +315,9 @@ static void redirector_handle_event(NetFilterState *nf, int event, Error **errp)
 {
     FilterRedirector *s = FILTER_REDIRECTOR(nf);
 
-    if (event == COLO_EVENT_FAILOVER) {
+    if (event == COLO_EVENT_CHECKPOINT) {
+        s->marked = false;
+    } else if (event == COLO_EVENT_FAILOVER) {
         colo_link_stop(&s->in);     /* the primary's word counts no more */
         redirector_fail_over(s);
         object_property_set_str(OBJECT(nf), "status", "off", errp);

@@ -7,6 +7,7 @@ import struct
 import time
 import unittest
 
+from colokit import client
 from colokit.pair import COMPARE_PORT, LOCAL_PORTS, MIGRATION_PORT, MIRROR_PORT, Qemu, wait_until
 from colokit.pairtest import PairTest, SharedPairTest, connections_of
 
@@ -90,6 +91,22 @@ class CheckpointTest(SharedPairTest):
         finally:
             monitor.command("object-del", id="dump0")
         self.assertEqual(announcements(capture.read_bytes(), self.pair.network.guest_mac), [])
+
+
+class StoppedTest(PairTest):
+
+    def test_secondary_is_stopped_by_hand(self) -> None:
+        """That it resumes then is no checkpoint: in the epochs to come its output is compared with the primary's of the same."""
+        pair = self.start(checkpoint_delay=3_600_000)
+        pair.secondary.monitor.command("stop")
+        pair.secondary.monitor.command("cont")
+        for _ in range(3):
+            seen = pair.checkpoints()
+            pair.primary.monitor.command("migrate-set-parameters", x_checkpoint_delay=3_600_000)     # makes one at once
+            pair.wait_checkpoints(seen + 1)
+            client.request(pair.network)
+        divergences = {item["reason"]: item["count"] for item in pair.comparison()["divergences"]}
+        self.assertEqual(divergences.get("timeout", 0), 0, divergences)
 
 
 class MemoryTest(PairTest):

@@ -174,6 +174,18 @@ class HoldTest(ProxyTest):
                             f"a packet left at {when:.6f}, {when - began:.3f} s after the beginning")
         self.take_over()
 
+    def test_more_than_a_netdev_holds(self) -> None:
+        """QEMU's own queue for a netdev drops what comes after ten thousand packets; a checkpoint lets go all that has waited for it."""
+        pair = self.start(compare="policy=hold,compare_timeout=600000,max_queue_size=1000000", checkpoint_delay=3_600_000)
+        ping = client.Ping(pair.network, 3000, 4, patience=60)
+        ping.start()
+        wait_until(lambda: pair.comparison()["held"] > 11_000, 60, "pings that wait for a checkpoint")
+        pair.primary.monitor.command("migrate-set-parameters", x_checkpoint_delay=1000)
+        ping.join()
+        self.assertIsNone(ping.error)
+        self.assertEqual(ping.result.lost, 0, f"of {ping.result.sent} pings")
+        self.take_over()
+
     def test_switched_while_it_runs(self) -> None:
         """Held, no answer comes before a checkpoint; compared, they come without."""
         pair = self.start(checkpoint_delay=1000)

@@ -39,8 +39,8 @@ typedef enum {
 typedef struct ColoWatch {
     ColoWatchLook last;     /* that counted */
     uint32_t still;         /* looks since the frame last made headway */
-    uint32_t owing;         /* looks since then at which a checkpoint was due */
-    uint32_t quiet;         /* looks since then, or since something was last heard, at which there should have been something */
+    uint32_t owing;         /* looks in a row at which a checkpoint was due, since then */
+    uint32_t quiet;         /* looks in a row at which there should have been something to hear, and was not, since then */
 } ColoWatch;
 
 /* Begins anew, with what is to be seen now. */
