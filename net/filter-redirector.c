@@ -17,7 +17,8 @@
  * and what comes before its memory has arrived is of no use to it.
  *
  * Epochs: when a guest under COLO resumes, a mark goes into its output, so that whoever compares it knows which
- * packets are from before the checkpoint, however long they have been on their way.
+ * packets are from before the checkpoint, however long they have been on their way.  A secondary's only for a checkpoint: for one
+ * too many its epochs would be taken for others from then on.
  */
 
 #include "qemu/osdep.h"
