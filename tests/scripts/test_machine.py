@@ -25,9 +25,11 @@ class Test(unittest.TestCase):
     def test_second(self):
         print("went on")
 """
+# Python leaves SIGINT alone where a shell has had it ignored for what it runs in the background.
 PROGRAM = """\
-import pathlib, sys
+import pathlib, signal, sys
 from colokit import check, machine
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with machine.reporting("program"):
     check._run_unittests(check.Tally(), pathlib.Path(sys.argv[1]), None, timed=False)
 """
