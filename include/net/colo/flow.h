@@ -81,10 +81,10 @@ ColoFlow *colo_flow_find(ColoFlowTable *table, const ColoFlowKey *key, int64_t n
 /* The same, but makes the flow if there is none. */
 ColoFlow *colo_flow_get(ColoFlowTable *table, const ColoFlowKey *key, int64_t now);
 
-/* The flow's end has been seen: from now on it ages as a closed one. */
+/* The flow's end has been seen, or its beginning has not: from now on it ages as a closed one. */
 void colo_flow_close(ColoFlowTable *table, ColoFlow *flow);
 
-/* A closed flow has come to life again. */
+/* A closed flow has come to life. */
 void colo_flow_reopen(ColoFlowTable *table, ColoFlow *flow);
 
 /* Removes a flow. */
