@@ -84,6 +84,8 @@ struct ColoCompare {
     int64_t now;                        /* ns; when this turn began; 0: nobody has asked yet */
     ColoDeadline deadline;
     ColoFrameWatch watch;               /* while it is there */
+    uint64_t epoch;                     /* checkpoints that have been told of since COLO began */
+    bool doubted;                       /* the secondary: it was wrong about its epoch */
     bool secondary_lost;
     ColoPeerLostReason secondary_lost_reason;
     ColoFrameUser frame_user;
@@ -175,24 +177,46 @@ static const ColoComparatorOps compare_ops = {
 
 /* What comes in */
 
-static void compare_packet(ColoCompare *s, ColoSide side, const uint8_t *frame, uint32_t size, uint32_t vnet_len)
+static void compare_primary_packet(const uint8_t *frame, uint32_t size, uint32_t vnet_len, void *opaque)
 {
-    if (colo_is_epoch_mark(frame + vnet_len, size - vnet_len)) {
-        trace_colo_compare_epoch(compare_id(s), side == COLO_PRIMARY ? "primary" : "secondary");
-        colo_comparator_epoch(s->comparator, side, compare_now(s));
+    ColoCompare *s = opaque;
+
+    if (colo_is_epoch_mark(frame + vnet_len, size - vnet_len, NULL)) {
+        trace_colo_compare_epoch(compare_id(s), "primary", s->epoch);
+        colo_comparator_primary_resumed(s->comparator, compare_now(s));
     } else {
-        colo_comparator_packet(s->comparator, side, frame, size, vnet_len, compare_now(s));
+        colo_comparator_packet(s->comparator, COLO_PRIMARY, frame, size, vnet_len, compare_now(s));
     }
 }
 
-static void compare_primary_packet(const uint8_t *frame, uint32_t size, uint32_t vnet_len, void *opaque)
+/* The secondary has resumed from checkpoint @number of its COLO, whose beginning we may not have been told of yet. */
+static void compare_secondary_resumed(ColoCompare *s, uint64_t number)
 {
-    compare_packet(opaque, COLO_PRIMARY, frame, size, vnet_len);
+    bool counts = s->notify_dev || colo_frame_is_there();
+    int64_t behind = counts ? (int64_t)(s->epoch - number) : 0;
+
+    trace_colo_compare_epoch(compare_id(s), "secondary", number);
+    if (colo_comparator_secondary_resumed(s->comparator, behind, compare_now(s))) {
+        return;
+    }
+    colo_comparator_secondary_doubted(s->comparator);
+    if (!s->doubted) {
+        s->doubted = true;
+        error_report("%s: the secondary says that it has resumed from checkpoint %" PRIu64 ", and there have been %" PRIu64
+                     "; what it sends is not compared until it says what can be", s->in[COLO_SECONDARY].name, number, s->epoch);
+    }
 }
 
 static void compare_secondary_packet(const uint8_t *frame, uint32_t size, uint32_t vnet_len, void *opaque)
 {
-    compare_packet(opaque, COLO_SECONDARY, frame, size, vnet_len);
+    ColoCompare *s = opaque;
+    uint64_t number;
+
+    if (colo_is_epoch_mark(frame + vnet_len, size - vnet_len, &number)) {
+        compare_secondary_resumed(s, number);
+    } else {
+        colo_comparator_packet(s->comparator, COLO_SECONDARY, frame, size, vnet_len, compare_now(s));
+    }
 }
 
 static int compare_may_read(ColoCompare *s, ColoSide side)
@@ -228,6 +252,7 @@ static void compare_secondary_connected(bool connected, void *opaque)
     ColoCompare *s = opaque;
 
     colo_comparator_reconnected(s->comparator, COLO_SECONDARY);
+    s->doubted = false;
     if (connected) {
         s->secondary_lost = false;
         return;
@@ -254,6 +279,14 @@ static const ColoLinkOps compare_in_ops[COLO_SIDES] = {
     },
 };
 
+static void compare_checkpoint(ColoCompare *s)
+{
+    trace_colo_compare_event(compare_id(s), "checkpoint");
+    s->epoch++;
+    colo_comparator_checkpoint(s->comparator, compare_now(s));
+    compare_turn_done(s);
+}
+
 static void compare_notify_packet(const uint8_t *message, uint32_t size, uint32_t vnet_len, void *opaque)
 {
     ColoCompare *s = opaque;
@@ -261,8 +294,7 @@ static void compare_notify_packet(const uint8_t *message, uint32_t size, uint32_
     if (size == strlen(XEN_HELLO) && !memcmp(message, XEN_HELLO, size)) {
         compare_tell_xen(s, XEN_WELCOME);
     } else if (size == strlen(XEN_CHECKPOINT) && !memcmp(message, XEN_CHECKPOINT, size)) {
-        colo_comparator_checkpoint(s->comparator, compare_now(s));
-        compare_turn_done(s);
+        compare_checkpoint(s);
     } else {
         error_report("%s: a message came that is neither %s nor %s", s->notify.name, XEN_HELLO, XEN_CHECKPOINT);
     }
@@ -309,6 +341,7 @@ static void compare_frame_comes_or_goes(ColoCompare *s)
     bool always = s->active == COLO_COMPARE_ACTIVE_ON || s->notify_dev;
 
     trace_colo_compare_event(compare_id(s), there ? "the frame is there" : "no frame is there");
+    s->epoch = colo_frame_epoch();
     colo_comparator_set_comparing(s->comparator, false, compare_now(s));
     colo_comparator_set_comparing(s->comparator, there || always, compare_now(s));
     compare_turn_done(s);
@@ -326,13 +359,6 @@ static void compare_frame_gave_up(ColoCompare *s)
     if (!s->notify_dev) {
         compare_lost(s, COLO_PEER_LOST_REASON_CLOSED);
     }
-}
-
-static void compare_checkpoint(ColoCompare *s)
-{
-    trace_colo_compare_event(compare_id(s), "checkpoint");
-    colo_comparator_checkpoint(s->comparator, compare_now(s));
-    compare_turn_done(s);
 }
 
 static void compare_timeout_changed(ColoCompare *s)

@@ -15,6 +15,9 @@
  */
 void colo_notify_compares_event(void *opaque, int event, Error **errp);
 
+/* Tells that this guest, a secondary's, is about to resume from a checkpoint.  With the big lock held. */
+void colo_checkpoint_loaded(void);
+
 /* The frame that is asked for checkpoints; from its coming to its going, output is compared.  Any thread. */
 void colo_compare_register_notifier(Notifier *notify);
 void colo_compare_unregister_notifier(Notifier *notify);

@@ -30,6 +30,7 @@ static QTAILQ_HEAD(, ColoFrameUser) users = QTAILQ_HEAD_INITIALIZER(users);
 static QemuMutex notifiers_lock;
 static NotifierList notifiers = NOTIFIER_LIST_INITIALIZER(notifiers);
 static bool is_there;
+static uint64_t epoch;      /* the big lock's */
 
 /* The frame */
 
@@ -43,6 +44,7 @@ static void tell_changed(void)
     ColoFrameUser *user;
     bool locked = colo_host_lock();
 
+    epoch = 0;
     QTAILQ_FOREACH(user, &users, next) {
         user->ops->changed(user);
     }
@@ -55,6 +57,7 @@ void colo_notify_compares_event(void *opaque, int event, Error **errp)
     bool locked = colo_host_lock();
 
     if (event == COLO_EVENT_CHECKPOINT) {
+        epoch++;
         QTAILQ_FOREACH(user, &users, next) {
             user->ops->checkpoint(user);
         }
@@ -92,6 +95,11 @@ void colo_compare_unregister_notifier(Notifier *notify)
 bool colo_frame_is_there(void)
 {
     return qatomic_read(&is_there);
+}
+
+uint64_t colo_frame_epoch(void)
+{
+    return epoch;
 }
 
 void colo_frame_ask(void)

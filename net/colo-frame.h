@@ -37,6 +37,9 @@ void colo_frame_remove_user(ColoFrameUser *user);
 /* True while COLO runs on this side as the primary.  Any thread. */
 bool colo_frame_is_there(void);
 
+/* How many of its checkpoints have been told of since COLO began here.  With the big lock held. */
+uint64_t colo_frame_epoch(void);
+
 /* Asks for a checkpoint.  Any thread. */
 void colo_frame_ask(void);
 

@@ -5,6 +5,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "net/colo-compare.h"
 #include "net/colo-host.h"
 #include "net/colo/packet.h"
 #include "migration/failover.h"
@@ -38,6 +39,18 @@ void colo_host_unlock(bool locked)
 bool colo_host_is_secondary(void)
 {
     return get_colo_mode() == COLO_MODE_SECONDARY;
+}
+
+static uint64_t epoch;
+
+void colo_checkpoint_loaded(void)
+{
+    epoch++;
+}
+
+uint64_t colo_host_epoch(void)
+{
+    return epoch;
 }
 
 uint64_t colo_host_headway(void)

@@ -98,7 +98,7 @@ struct ColoProxy {
     ColoCount discarded;
     ColoOutbox to_client;               /* has been released, and waits for the guest to run */
     VMChangeStateEntry *vm_state;
-    uint64_t epoch;                     /* checkpoints since COLO began */
+    uint64_t epoch;                     /* checkpoints since COLO began; a secondary's: that its guest runs from */
     bool complained;                    /* that the other node does not keep up */
     bool lost;
     ColoPeerLostReason lost_reason;
@@ -125,7 +125,6 @@ struct ColoProxy {
     ColoOutbox waiting_out;             /* for the primary to take it */
     uint32_t injected;                  /* packets, in this turn */
     QEMUBH *inject_bh;
-    bool rolled_back;                   /* the guest is about to resume from a checkpoint */
     bool failed_over;                   /* it serves alone */
 };
 
@@ -521,9 +520,8 @@ static ssize_t secondary_receive(ColoProxy *s, NetClientState *sender, bool from
 /* The guest resumes: from a checkpoint, or at the beginning of COLO, or because somebody had stopped it. */
 static void secondary_resumes(ColoProxy *s)
 {
-    if (s->rolled_back) {
-        s->rolled_back = false;
-        s->epoch++;
+    if (s->epoch != colo_host_epoch()) {
+        s->epoch = colo_host_epoch();
         colo_outbox_clear(&s->waiting_out);     /* from a guest that is no more */
         secondary_say_epoch(s);
     }
@@ -547,6 +545,7 @@ static bool secondary_setup(ColoProxy *s, Error **errp)
     if (qcrypto_random_bytes(secret, sizeof(secret), errp) < 0) {
         return false;
     }
+    s->epoch = colo_host_epoch();
     s->rewriter = colo_rewriter_new(secret);
     colo_vmstate_begin(&s->vmstate, NETFILTER(s)->netdev_id, s->rewriter);
     s->waiting_in.vnet = s->waiting_out.vnet = true;
@@ -579,7 +578,8 @@ static const char *proxy_ready(uint64_t instance, void *opaque)
     if (s->comparator) {
         s->lost = false;
         s->peer_epoch_set = false;
-        colo_comparator_secondary_connected(s->comparator);
+        colo_comparator_reconnected(s->comparator, COLO_SECONDARY);
+        colo_comparator_secondary_doubted(s->comparator);       /* until it says where it is */
     } else {
         secondary_say_epoch(s);
     }
@@ -701,7 +701,6 @@ static void proxy_handle_event(NetFilterState *nf, int event, Error **errp)
     }
     trace_colo_rewriter_event(event, colo_rewriter_flows(s->rewriter));
     if (event == COLO_EVENT_CHECKPOINT) {
-        s->rolled_back = true;
         colo_rewriter_checkpoint(s->rewriter, proxy_now(s));
     } else if (event == COLO_EVENT_FAILOVER) {
         secondary_fail_over(s);

@@ -17,8 +17,8 @@
  * and what comes before its memory has arrived is of no use to it.
  *
  * Epochs: when a guest under COLO resumes, a mark goes into its output, so that whoever compares it knows which
- * packets are from before the checkpoint, however long they have been on their way.  A secondary's only for a checkpoint: for one
- * too many its epochs would be taken for others from then on.
+ * packets are from before the checkpoint, however long they have been on their way.  A secondary's says how many checkpoints there have
+ * been, and comes first on each new connection, too.
  */
 
 #include "qemu/osdep.h"
@@ -26,6 +26,7 @@
 #include "net/colo-link.h"
 #include "net/colo-report.h"
 #include "net/colo-series.h"
+#include "net/colo-turn.h"
 #include "net/filter.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
@@ -57,10 +58,12 @@ struct FilterRedirector {
     QEMUBH *lost_bh;
     VMChangeStateEntry *vm_state;
     bool complained;            /* that the reader does not keep up */
-    bool marked;                /* a secondary has said that its guest's epoch has begun; what resumes it now is no checkpoint */
+    bool marked;                /* a secondary: its guest's epoch has begun; this one: */
+    uint64_t epoch;
     ColoCount input;
     ColoCount redirected;
     ColoCount released;
+    ColoOutbox waiting;         /* has been released, and waits for the guest to run: the netdev takes nothing until then */
     uint32_t marks_waiting;     /* while the outbox is gone through: marks in it that are still to come */
     ColoCount injected;
     uint32_t injected_size;     /* of the last packet, bytes */
@@ -80,23 +83,33 @@ static bool redirector_covers(NetFilterState *nf, NetFilterDirection direction)
 
 /* Out */
 
-static void redirector_release(const uint8_t *frame, uint32_t size, uint32_t vnet_len, void *opaque)
+static void redirector_pass(const uint8_t *frame, uint32_t size, uint32_t vnet_len, void *opaque)
 {
     FilterRedirector *s = opaque;
     NetFilterState *nf = NETFILTER(s);
     NetFilterDirection direction = redirector_covers(nf, NET_FILTER_DIRECTION_RX) ? NET_FILTER_DIRECTION_RX
                                                                                   : NET_FILTER_DIRECTION_TX;
 
-    if (colo_is_epoch_mark(frame + vnet_len, size - vnet_len)) {
+    colo_count(&s->released, size);
+    colo_host_pass(nf, s->vnet_hdr, redirector_sender(nf, direction), frame, size, vnet_len);
+}
+
+static void redirector_release(const uint8_t *frame, uint32_t size, uint32_t vnet_len, void *opaque)
+{
+    FilterRedirector *s = opaque;
+    bool from_guest = redirector_covers(NETFILTER(s), NET_FILTER_DIRECTION_RX);
+
+    if (colo_is_epoch_mark(frame + vnet_len, size - vnet_len, NULL)) {
         s->marks_waiting -= !!s->marks_waiting;
         return;
     }
-    if (s->marks_waiting || (direction == NET_FILTER_DIRECTION_RX && colo_host_is_secondary())) {
+    if (s->marks_waiting || (from_guest && colo_host_is_secondary())) {
         colo_count(&s->discarded, size);
-        return;
+    } else if (from_guest && !runstate_is_running()) {
+        memcpy(colo_outbox_append(&s->waiting, size, vnet_len), frame, size);
+    } else {
+        redirector_pass(frame, size, vnet_len, s);
     }
-    colo_count(&s->released, size);
-    colo_host_pass(nf, s->vnet_hdr, redirector_sender(nf, direction), frame, size, vnet_len);
 }
 
 /* Everything that still waits to be redirected goes on through the chain. */
@@ -109,35 +122,56 @@ static void redirector_release_all(FilterRedirector *s)
     }
 }
 
+static void redirector_append(const uint8_t *frame, uint32_t size, uint32_t vnet_len, void *opaque)
+{
+    FilterRedirector *s = opaque;
+
+    memcpy(colo_outbox_append(&s->out.outbox, size, vnet_len), frame, size);
+}
+
 static void redirector_find_mark(const uint8_t *frame, uint32_t size, uint32_t vnet_len, void *opaque)
 {
     FilterRedirector *s = opaque;
 
-    s->marks_waiting += colo_is_epoch_mark(frame + vnet_len, size - vnet_len);
-    memcpy(colo_outbox_append(&s->out.outbox, size, vnet_len), frame, size);
+    s->marks_waiting += colo_is_epoch_mark(frame + vnet_len, size - vnet_len, NULL);
+    redirector_append(frame, size, vnet_len, s);
 }
 
 static void redirector_keep_newest(const uint8_t *frame, uint32_t size, uint32_t vnet_len, void *opaque)
 {
     FilterRedirector *s = opaque;
 
-    if (colo_is_epoch_mark(frame + vnet_len, size - vnet_len)) {
+    if (colo_is_epoch_mark(frame + vnet_len, size - vnet_len, NULL)) {
         s->marks_waiting--;
     } else if (s->marks_waiting) {
         colo_count(&s->discarded, size);
     } else {
-        memcpy(colo_outbox_append(&s->out.outbox, size, vnet_len), frame, size);
+        redirector_append(frame, size, vnet_len, s);
     }
 }
 
-/*
- * The secondary's output waits for a connection.  Of what was sent before the last mark nobody will want to know any more; nor of
- * the marks themselves: whoever connects comes in the middle of an epoch, and takes the first for that of the next checkpoint.
- */
+/* The secondary's output waits for a connection.  Of what was sent before the last mark nobody will want to know any more. */
 static void redirector_forget_epochs(FilterRedirector *s)
 {
     colo_outbox_empty(&s->out.outbox, redirector_find_mark, s);
     colo_outbox_empty(&s->out.outbox, redirector_keep_newest, s);
+}
+
+static void redirector_append_mark(FilterRedirector *s)
+{
+    colo_epoch_mark(colo_outbox_append(&s->out.outbox, COLO_EPOCH_MARK_SIZE, 0), s->epoch);
+}
+
+/* The secondary's output has a reader again, who is told first in which epoch it is. */
+static void redirector_begin_anew(FilterRedirector *s)
+{
+    ColoOutbox waiting;
+
+    redirector_forget_epochs(s);
+    waiting = s->out.outbox;
+    s->out.outbox = (ColoOutbox) { .vnet = waiting.vnet };
+    redirector_append_mark(s);
+    colo_outbox_empty(&waiting, redirector_append, s);
 }
 
 /*
@@ -173,6 +207,8 @@ static void redirector_out_connected(bool connected, void *opaque)
     s->complained = false;
     if (!connected) {
         qemu_bh_schedule(s->lost_bh);
+    } else if (s->marked && colo_host_is_secondary()) {
+        redirector_begin_anew(s);
     }
 }
 
@@ -190,11 +226,8 @@ static void redirector_send(FilterRedirector *s, const struct iovec *iov, int io
 
 static void redirector_mark_epoch(FilterRedirector *s)
 {
-    uint8_t mark[COLO_EPOCH_MARK_SIZE];
-    struct iovec iov = { .iov_base = mark, .iov_len = sizeof(mark) };
-
-    colo_epoch_mark(mark);
-    redirector_send(s, &iov, 1, 0);
+    redirector_append_mark(s);
+    colo_turn_wanted(NULL);
     if (!s->out.connected) {
         qemu_bh_schedule(s->lost_bh);
     }
@@ -207,7 +240,7 @@ static bool redirector_is_forged(const struct iovec *iov, int iovcnt, uint32_t v
 
     return iov_size(iov, iovcnt) - vnet_len == sizeof(frame) &&
            iov_to_buf(iov, iovcnt, vnet_len, frame, sizeof(frame)) == sizeof(frame) &&
-           colo_is_epoch_mark(frame, sizeof(frame));
+           colo_is_epoch_mark(frame, sizeof(frame), NULL);
 }
 
 static ssize_t redirector_receive_iov(NetFilterState *nf, NetClientState *sender, unsigned flags,
@@ -268,7 +301,7 @@ static void redirector_inject(const uint8_t *frame, uint32_t size, uint32_t vnet
     FilterRedirector *s = opaque;
     NetFilterState *nf = NETFILTER(s);
 
-    if (runstate_check(RUN_STATE_INMIGRATE) || colo_is_epoch_mark(frame + vnet_len, size - vnet_len)) {
+    if (runstate_check(RUN_STATE_INMIGRATE) || colo_is_epoch_mark(frame + vnet_len, size - vnet_len, NULL)) {
         colo_count(&s->discarded, size);
         return;
     }
@@ -289,6 +322,18 @@ static const ColoLinkOps redirector_in_ops = {
 
 /* The guest and the frame */
 
+/* From a checkpoint, or at the beginning of COLO, or because somebody had stopped it: a secondary's epoch goes on then. */
+static void redirector_guest_resumes(FilterRedirector *s)
+{
+    if (!colo_host_is_secondary()) {
+        redirector_mark_epoch(s);
+    } else if (!s->marked || s->epoch != colo_host_epoch()) {
+        s->marked = true;
+        s->epoch = colo_host_epoch();
+        redirector_mark_epoch(s);
+    }
+}
+
 static void redirector_vm_state(void *opaque, bool running, RunState state)
 {
     FilterRedirector *s = opaque;
@@ -297,10 +342,9 @@ static void redirector_vm_state(void *opaque, bool running, RunState state)
     if (!running) {
         return;
     }
-    if (s->outdev && nf->on && redirector_covers(nf, NET_FILTER_DIRECTION_RX) && get_colo_mode() != COLO_MODE_NONE &&
-        !(colo_host_is_secondary() && s->marked)) {
-        redirector_mark_epoch(s);
-        s->marked = true;
+    colo_outbox_empty(&s->waiting, redirector_pass, s);
+    if (s->outdev && nf->on && redirector_covers(nf, NET_FILTER_DIRECTION_RX) && get_colo_mode() != COLO_MODE_NONE) {
+        redirector_guest_resumes(s);
     }
     qemu_notify_event();    /* what had to wait while the guest stood still can be read now */
 }
@@ -316,9 +360,7 @@ static void redirector_handle_event(NetFilterState *nf, int event, Error **errp)
 {
     FilterRedirector *s = FILTER_REDIRECTOR(nf);
 
-    if (event == COLO_EVENT_CHECKPOINT) {
-        s->marked = false;
-    } else if (event == COLO_EVENT_FAILOVER) {
+    if (event == COLO_EVENT_FAILOVER) {
         colo_link_stop(&s->in);     /* the primary's word counts no more */
         redirector_fail_over(s);
         object_property_set_str(OBJECT(nf), "status", "off", errp);
@@ -350,6 +392,9 @@ static void redirector_setup(NetFilterState *nf, Error **errp)
         colo_link_close(&s->in);
         return;
     }
+    s->marked = s->outdev && redirector_covers(nf, NET_FILTER_DIRECTION_RX) && colo_host_is_secondary();
+    s->epoch = colo_host_epoch();
+    s->waiting.vnet = true;
     s->lost_bh = qemu_bh_new(redirector_out_lost, s);
     s->vm_state = qemu_add_vm_change_state_handler(redirector_vm_state, s);
     if (s->indev) {
@@ -368,6 +413,7 @@ static void redirector_cleanup(NetFilterState *nf)
         colo_link_stop(&s->in);
         colo_link_stop(&s->out);
         redirector_release_all(s);
+        colo_outbox_empty(&s->waiting, redirector_pass, s);
         qemu_del_vm_change_state_handler(s->vm_state);
         qemu_bh_delete(s->lost_bh);
         s->lost_bh = NULL;

@@ -19,6 +19,9 @@ void colo_host_unlock(bool locked);
 /* True while this QEMU's guest is a secondary: what it sends must not reach a network. */
 bool colo_host_is_secondary(void);
 
+/* The checkpoints that this guest, a secondary's, has resumed from since COLO began.  With the big lock held. */
+uint64_t colo_host_epoch(void);
+
 /*
  * Grows while the frame gets on with a checkpoint or the migration before it, by what it has sent of the guest's memory:
  * that it has asked the other node for something is no headway.  Any thread.

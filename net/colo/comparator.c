@@ -21,8 +21,8 @@
  *
  * Epochs.  A checkpoint makes the secondary the primary's copy, so whatever either sent before it is settled: the
  * primary's leaves, the secondary's is of no more use.  Both may still be on their way when the
- * checkpoint is told of here.  A side whose stream carries marks (colo_comparator_epoch) is known to be in the old epoch until
- * its mark comes.  The secondary resumes a moment before the checkpoint is told of here; what it sends in between is kept
+ * checkpoint is told of here.  A side that says where it resumed is known to be in the old epoch until it
+ * does.  The secondary resumes a moment before the checkpoint is told of here; what it sends in between is kept
  * aside, and no more is read, until it is.  A flow learns of a new epoch when it is next touched; its base is then what the
  * primary has sent, for that is what the checkpoint contained.
  *
@@ -595,44 +595,22 @@ void colo_comparator_checkpoint(ColoComparator *c, int64_t now)
     take_early(c);
 }
 
-void colo_comparator_epoch(ColoComparator *c, ColoSide side, int64_t now)
+void colo_comparator_primary_resumed(ColoComparator *c, int64_t now)
 {
-    bool first = !c->marks_epochs[side];
+    bool first = !c->marks_epochs[COLO_PRIMARY];
+    int32_t *behind = &c->epochs_behind[COLO_PRIMARY];
 
     c->now = now;
-    c->marks_epochs[side] = true;
-    if (first && c->epochs_behind[side] >= 0) {
+    c->marks_epochs[COLO_PRIMARY] = true;
+    if (first && *behind >= 0) {
         /* Of the beginning.  What came before it is older still; since then as many checkpoints have been told of. */
-        if (side == COLO_PRIMARY) {
-            release_held(c, true);
-        }
-    } else if (c->epochs_behind[side] > 0) {
-        c->epochs_behind[side]--;
-    } else if (side == COLO_SECONDARY) {
-        c->epochs_behind[side] = 0;
-        drop_early(c);                  /* of an epoch that is over already */
-        c->secondary_early = true;      /* it resumes before the frame tells us so */
+        release_held(c, true);
+    } else if (*behind > 0) {
+        (*behind)--;
     } else {
-        c->epochs_behind[side] = 0;
-        take_early(c);                  /* it resumes after that: no word is on its way */
+        *behind = 0;
+        take_early(c);                  /* it resumes after the frame tells us so: no word is on its way */
     }
-}
-
-void colo_comparator_reconnected(ColoComparator *c, ColoSide side)
-{
-    c->marks_epochs[side] = false;
-    c->epochs_behind[side] = -1;        /* the first mark will be that of the next checkpoint */
-    if (side == COLO_SECONDARY) {
-        drop_early(c);
-        c->secondary_away = false;
-    }
-}
-
-void colo_comparator_secondary_connected(ColoComparator *c)
-{
-    colo_comparator_reconnected(c, COLO_SECONDARY);
-    c->marks_epochs[COLO_SECONDARY] = true;
-    c->epochs_behind[COLO_SECONDARY] = 1;       /* until it says where it is */
 }
 
 bool colo_comparator_secondary_resumed(ColoComparator *c, int64_t behind, int64_t now)
@@ -643,9 +621,26 @@ bool colo_comparator_secondary_resumed(ColoComparator *c, int64_t behind, int64_
     c->now = now;
     c->marks_epochs[COLO_SECONDARY] = true;
     c->epochs_behind[COLO_SECONDARY] = (int32_t)CLAMP(behind, 0, INT32_MAX / 2);
-    drop_early(c);
-    c->secondary_early = behind == -1;
+    drop_early(c);                      /* of an epoch that is over already */
+    c->secondary_early = behind == -1;  /* it resumes before the frame tells us so */
     return true;
+}
+
+void colo_comparator_reconnected(ColoComparator *c, ColoSide side)
+{
+    c->marks_epochs[side] = false;
+    c->epochs_behind[side] = -1;        /* the primary's first mark will be that of the next checkpoint */
+    if (side == COLO_SECONDARY) {
+        drop_early(c);
+        c->secondary_away = false;
+    }
+}
+
+void colo_comparator_secondary_doubted(ColoComparator *c)
+{
+    drop_early(c);
+    c->marks_epochs[COLO_SECONDARY] = true;
+    c->epochs_behind[COLO_SECONDARY] = 1;
 }
 
 /* Time */

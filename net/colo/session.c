@@ -75,17 +75,6 @@ struct ColoSession {
     uint8_t partial[HEADER + PACKET_MAX];
 };
 
-static uint64_t get_be64(const uint8_t *p)
-{
-    return (uint64_t)colo_get_be32(p) << 32 | colo_get_be32(p + 4);
-}
-
-static void put_be64(uint8_t *p, uint64_t v)
-{
-    colo_put_be32(p, (uint32_t)(v >> 32));
-    colo_put_be32(p + 4, (uint32_t)v);
-}
-
 /* Sending */
 
 /* Room for a record's body of @size bytes. */
@@ -120,8 +109,8 @@ static void say_hello(ColoSession *s)
     colo_put_be16(body + 10, COLO_SESSION_VERSION);     /* the earliest */
     body[12] = s->config.side == COLO_SECONDARY;
     body[13] = body[14] = body[15] = 0;
-    put_be64(body + 16, s->granted);
-    put_be64(body + 24, s->config.instance);
+    colo_put_be64(body + 16, s->granted);
+    colo_put_be64(body + 24, s->config.instance);
 }
 
 void colo_session_say_goodbye(ColoSession *s, const char *why)
@@ -149,7 +138,7 @@ void colo_session_took(ColoSession *s, uint64_t size)
     s->took += size;
     if (s->took + s->config.credit - s->granted >= s->config.credit / 4) {
         s->granted = s->took + s->config.credit;
-        put_be64(append(s, RECORD_CREDIT, 8), s->granted);
+        colo_put_be64(append(s, RECORD_CREDIT, 8), s->granted);
     }
 }
 
@@ -169,7 +158,7 @@ uint8_t *colo_session_append(ColoSession *s, uint32_t size, uint32_t vnet_len)
 
 void colo_session_send_epoch(ColoSession *s, uint64_t number)
 {
-    put_be64(append(s, RECORD_EPOCH, 8), number);
+    colo_put_be64(append(s, RECORD_EPOCH, 8), number);
 }
 
 /* Receiving */
@@ -194,9 +183,9 @@ static bool read_hello(ColoSession *s, const uint8_t *body, uint32_t size)
         return refuse(s, "both ends have mode=%s; one is to be primary, the other secondary",
                       secondary ? "secondary" : "primary");
     }
-    s->may_send = get_be64(body + 16);
+    s->may_send = colo_get_be64(body + 16);
     s->ready = true;
-    objection = s->ops->ready(get_be64(body + 24), s->opaque);
+    objection = s->ops->ready(colo_get_be64(body + 24), s->opaque);
     return objection ? refuse(s, "%s", objection) : true;
 }
 
@@ -255,9 +244,9 @@ static bool read_record(ColoSession *s, uint8_t type, const uint8_t *body, uint3
     case RECORD_PACKET:
         return read_packet(s, body, size);
     case RECORD_EPOCH:
-        return s->ops->epoch(get_be64(body), s->opaque) || refuse(s, "an epoch came that cannot be yet");
+        return s->ops->epoch(colo_get_be64(body), s->opaque) || refuse(s, "an epoch came that cannot be yet");
     case RECORD_CREDIT:
-        s->may_send = MAX(s->may_send, get_be64(body));
+        s->may_send = MAX(s->may_send, colo_get_be64(body));
         return true;
     default:
         return true;            /* a heartbeat: that it has come is all it says */

@@ -13,7 +13,8 @@
  *
  * The mark of an epoch travels as a frame, so that it keeps its place in the stream: from no station to no station (both
  * addresses zero, which no network carries), of the Ethernet type set aside for local experiments (0x88b5, IEEE 802),
- * and with a word of its own.  Whoever writes a stream drops a guest's frame that looks like one.
+ * and with a word of its own, behind which comes the epoch's number.  Whoever writes a stream drops a guest's frame that
+ * looks like one.
  */
 
 #include "net/colo/wire.h"
@@ -152,22 +153,31 @@ size_t colo_wire_header(uint8_t header[COLO_WIRE_HEADER_MAX], bool vnet, uint32_
     return 8;
 }
 
-void colo_epoch_mark(uint8_t mark[COLO_EPOCH_MARK_SIZE])
+#define MARK_NUMBER (COLO_EPOCH_MARK_SIZE - 8)      /* where it stands */
+
+void colo_epoch_mark(uint8_t mark[COLO_EPOCH_MARK_SIZE], uint64_t number)
 {
-    static const char word[] = "COLO new epoch 1";
+    static const char word[] = "COLO epoch";
 
     memset(mark, 0, COLO_EPOCH_MARK_SIZE);
     colo_put_be16(mark + 12, 0x88b5);
-    memcpy(mark + 14, word, sizeof(word));
+    memcpy(mark + 14, word, strlen(word));
+    colo_put_be64(mark + MARK_NUMBER, number);
 }
 
-bool colo_is_epoch_mark(const uint8_t *frame, size_t size)
+bool colo_is_epoch_mark(const uint8_t *frame, size_t size, uint64_t *number)
 {
     uint8_t mark[COLO_EPOCH_MARK_SIZE];
 
     if (size != COLO_EPOCH_MARK_SIZE || frame[12] != 0x88) {
         return false;
     }
-    colo_epoch_mark(mark);
-    return !memcmp(frame, mark, sizeof(mark));
+    colo_epoch_mark(mark, 0);
+    if (memcmp(frame, mark, MARK_NUMBER)) {
+        return false;
+    }
+    if (number) {
+        *number = colo_get_be64(frame + MARK_NUMBER);
+    }
+    return true;
 }

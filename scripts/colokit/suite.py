@@ -154,6 +154,11 @@ def _steps(host: Series, root: Path) -> tuple[Step, ...]:
             edits=(Cut("migration/colo.c", '#include "net/colo.h"', '#include "net/colo.h"'),
                    Cut("net/filter.c", '#include "net/colo.h"', '#include "net/colo.h"'))),
         Step(
+            name="epochs",
+            reason="A secondary counts its checkpoints, and says with what it sends how many there have been.",
+            edits=(Insert("migration/colo.c", "colo_notify_filters_event(COLO_EVENT_CHECKPOINT, &local_err);",
+                          "    colo_checkpoint_loaded();\n"),)),
+        Step(
             name="build",
             reason="The objects that the host has no file for, and the core, which brings its own "
                    "meson.build.",

@@ -915,6 +915,10 @@ static void mark(ColoSide side)
     if (m.strict && m.next_mark[side] > m.epoch + (m.comparing && side == COLO_SECONDARY)) {
         return;
     }
+    if (side == COLO_SECONDARY && m.next_mark[side] > m.epoch + 1) {
+        REQUIRE(!colo_comparator_secondary_resumed(m.c, (int64_t)m.epoch - m.next_mark[side], m.now), "an epoch that cannot be yet");
+        return;
+    }
     TELL("mark: side %d, epoch %u of %u", side, m.next_mark[side], m.epoch);
     if (side == COLO_PRIMARY && !m.marks[side] && m.next_mark[side] <= m.epoch) {
         /* All that came before is older than what the mark begins. */
@@ -924,9 +928,13 @@ static void mark(ColoSide side)
         m.settling = true;
         m.left_uncounted = true;
     }
+    if (side == COLO_PRIMARY) {
+        colo_comparator_primary_resumed(m.c, m.now);
+    } else {
+        REQUIRE(colo_comparator_secondary_resumed(m.c, (int64_t)m.epoch - m.next_mark[side], m.now), "an epoch that can be");
+    }
     m.marks[side] = true;
     m.next_mark[side]++;
-    colo_comparator_epoch(m.c, side, m.now);
     REQUIRE(!m.strict || !m.settling || !m.open, "%u are held still", m.open);
     m.settling = false;
 }

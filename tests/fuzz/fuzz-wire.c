@@ -378,14 +378,19 @@ static void check_mark(const Tape *tape)
 {
     uint8_t mark[COLO_EPOCH_MARK_SIZE], frame[COLO_EPOCH_MARK_SIZE];
     size_t size = (size_t)(tape->end - tape->at);
+    uint64_t number = 0, found;
+    bool is_mark;
 
-    REQUIRE(!colo_is_epoch_mark(tape->at, size) || size == COLO_EPOCH_MARK_SIZE, "%zu bytes", size);
-    colo_epoch_mark(mark);
+    REQUIRE(!colo_is_epoch_mark(tape->at, size, NULL) || size == COLO_EPOCH_MARK_SIZE, "%zu bytes", size);
+    memcpy(&number, tape->at, MIN(size, sizeof(number)));
+    colo_epoch_mark(mark, number);
     memcpy(frame, mark, sizeof(frame));
-    REQUIRE(colo_is_epoch_mark(frame, sizeof(frame)), "the mark itself");
+    REQUIRE(colo_is_epoch_mark(frame, sizeof(frame), &found) && found == number, "the mark itself");
     if (size >= 2) {
         frame[tape->at[0] % sizeof(frame)] ^= tape->at[1];
-        REQUIRE(colo_is_epoch_mark(frame, sizeof(frame)) == !tape->at[1], "byte %u", tape->at[0]);
+        is_mark = colo_is_epoch_mark(frame, sizeof(frame), &found);
+        REQUIRE(is_mark == (!tape->at[1] || tape->at[0] % sizeof(frame) >= sizeof(frame) - 8), "byte %u", tape->at[0]);
+        REQUIRE(!is_mark || (found == number) == !tape->at[1], "the number of another mark");
     }
 }
 

@@ -911,15 +911,21 @@ static void test_notify_vnet(void)
     colo_test_end(c.t);
 }
 
+static void mark_epoch(ColoPeer *side, uint64_t number)
+{
+    g_autoptr(GByteArray) mark = colo_test_epoch_mark(number);
+
+    colo_peer_send_frame(side, mark);
+}
+
 /* What a side sent before the checkpoint, and arrives after it, is of the old epoch until its mark comes. */
 static void test_epoch_marks(void)
 {
     Compare c = start(",notify_dev=xen" NO_TIMEOUT);
-    g_autoptr(GByteArray) mark = colo_test_epoch_mark();
 
     checkpoint(&c);                     /* the connections are from before it */
-    colo_peer_send_frame(c.primary, mark);
-    colo_peer_send_frame(c.secondary, mark);
+    mark_epoch(c.primary, 0);
+    mark_epoch(c.secondary, 1);
     for (int epoch = 1; epoch < 4; epoch++) {
         send_datagram(c.primary, 1, "equal");
         send_datagram(c.secondary, 1, "equal");
@@ -933,16 +939,85 @@ static void test_epoch_marks(void)
         expect_datagram(c.out, 1, "old, so it leaves");
         send_datagram(c.secondary, 1, "new");
         wait_count(&c, "discarded.packets", epoch * 3 - 1);
-        colo_peer_send_frame(c.primary, mark);
+        mark_epoch(c.primary, 0);
         send_datagram(c.primary, 1, "new");
         wait_count(&c, "held", 1);
         fence(&c);
-        colo_peer_send_frame(c.secondary, mark);
+        mark_epoch(c.secondary, epoch + 1);
         send_datagram(c.secondary, 1, "new");
         expect_datagram(c.out, 1, "new");
     }
     xen_fence(&c);
     g_assert_true(colo_peer_is_silent(c.out));
+    colo_test_end(c.t);
+}
+
+/* @asks: nothing has been asked for in this epoch. */
+static void reconnect_secondary(Compare *c, bool asks)
+{
+    colo_peer_close(c->secondary);
+    if (asks) {
+        expect_text(c->xen, ASK);
+    }
+    wait_count(c, "secondary-connected", 0);
+    c->secondary = colo_test_connect(c->t, "sec", false);
+    wait_count(c, "secondary-connected", 1);
+}
+
+/* A secondary whose output breaks off says on its next connection in which epoch it is, whatever has been told of here by then. */
+static void test_epoch_after_reconnecting(void)
+{
+    Compare c = start(",notify_dev=xen" NO_TIMEOUT);
+
+    mark_epoch(c.primary, 0);
+    for (int epoch = 0; epoch < 3; epoch++) {
+        uint64_t before = count(&c, "secondary.packets");
+
+        reconnect_secondary(&c, epoch == 0);
+        mark_epoch(c.secondary, epoch + 1);             /* it has resumed, and nobody has told us yet */
+        send_datagram(c.secondary, 1, "new");
+        wait_count(&c, "secondary.packets", before + 1);
+        checkpoint(&c);
+        mark_epoch(c.primary, 0);
+        send_datagram(c.primary, 1, "new");
+        expect_datagram(c.out, 1, "new");
+
+        reconnect_secondary(&c, true);
+        mark_epoch(c.secondary, epoch);                 /* what it still has to send is older */
+        send_datagram(c.secondary, 1, "old");
+        send_datagram(c.primary, 1, "old");
+        wait_count(&c, "held", 1);
+        fence(&c);
+        mark_epoch(c.secondary, epoch + 1);
+        send_datagram(c.secondary, 1, "old");
+        expect_datagram(c.out, 1, "old");
+    }
+    xen_fence(&c);
+    g_assert_true(colo_peer_is_silent(c.out));
+    colo_test_end(c.t);
+}
+
+/* One that says what cannot be is told of once, and is not believed until it says what can. */
+static void test_epoch_that_cannot_be(void)
+{
+    Compare c = start(",notify_dev=xen" NO_TIMEOUT);
+
+    mark_epoch(c.primary, 0);
+    mark_epoch(c.secondary, 0);
+    colo_test_expect_message(c.t, "*colo-compare 'comp0': secondary_in*checkpoint 2*0*");
+    mark_epoch(c.secondary, 2);
+    mark_epoch(c.secondary, UINT64_MAX / 2);
+    send_datagram(c.secondary, 1, "a lie");
+    send_datagram(c.primary, 1, "a lie");
+    wait_count(&c, "held", 1);
+    fence(&c);
+    checkpoint(&c);
+    expect_datagram(c.out, 1, "a lie");
+    mark_epoch(c.primary, 0);
+    mark_epoch(c.secondary, 1);
+    send_datagram(c.secondary, 1, "the truth");
+    send_datagram(c.primary, 1, "the truth");
+    expect_datagram(c.out, 1, "the truth");
     colo_test_end(c.t);
 }
 
@@ -1488,6 +1563,8 @@ int main(int argc, char **argv)
     qtest_add_func("/colo/compare/notify-protocol", test_notify_protocol);
     qtest_add_func("/colo/compare/notify-vnet", test_notify_vnet);
     qtest_add_func("/colo/compare/epoch-marks", test_epoch_marks);
+    qtest_add_func("/colo/compare/epoch-after-reconnecting", test_epoch_after_reconnecting);
+    qtest_add_func("/colo/compare/epoch-that-cannot-be", test_epoch_that_cannot_be);
     qtest_add_func("/colo/compare/del-releases", test_del_releases);
     qtest_add_func("/colo/compare/exit-releases", test_exit_releases);
     qtest_add_func("/colo/compare/add-del-under-traffic", test_add_del_under_traffic);

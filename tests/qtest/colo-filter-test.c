@@ -520,6 +520,29 @@ static void test_redirector_status(void)
     colo_test_end(t);
 }
 
+/* While the guest stands still the netdev takes nothing, and its own queue would lose what is beyond 10,000 packets. */
+static void test_redirector_releases_later(void)
+{
+    const uint32_t count = 30000, size = 100;
+    ColoTest *t = colo_test_start("out", "-object filter-redirector,id=f0,netdev=bn0,queue=rx,outdev=out");
+    ColoPeer *out = colo_test_connect(t, "out", false);
+    uint32_t left;
+
+    colo_test_wait_connected(t, "out");
+    out->deaf = true;
+    send_numbers(t->guest, 0, count, size);
+    colo_test_wait_count(t, "f0", "redirected.packets", count);
+    left = DIV_ROUND_UP(colo_test_count(t, "f0", "queued"), size + 4);
+    g_assert_cmpuint(left, >, 10000);
+    qtest_qmp_assert_success(t->qts, "{ 'execute': 'stop' }");
+    set_status(t, "f0", "off");
+    colo_test_run(t, 10);
+    g_assert_true(colo_peer_is_silent(t->host));
+    qtest_qmp_assert_success(t->qts, "{ 'execute': 'cont' }");
+    expect_numbers(t->host, count - left, count, size);
+    colo_test_end(t);
+}
+
 /* The same for an object that goes: packets are with the reader or with the guest, and nowhere twice. */
 static void test_redirector_del_in_the_middle(void)
 {
@@ -621,7 +644,7 @@ static void test_redirector_epoch_marks(void)
     ColoTest *t = colo_test_start("in out", "-object filter-redirector,id=f0,netdev=bn0,queue=rx,indev=in,outdev=out");
     ColoPeer *in = colo_test_connect(t, "in", false);
     ColoPeer *out = colo_test_connect(t, "out", false);
-    g_autoptr(GByteArray) mark = colo_test_epoch_mark();
+    g_autoptr(GByteArray) mark = colo_test_epoch_mark(3);
 
     colo_test_wait_connected(t, "out");
     colo_peer_send_frame(in, mark);
@@ -995,6 +1018,7 @@ int main(int argc, char **argv)
     qtest_add_func("/colo/redirector/deaf-reader", test_redirector_deaf_reader);
     qtest_add_func("/colo/redirector/stopped-guest", test_redirector_stopped_guest);
     qtest_add_func("/colo/redirector/status", test_redirector_status);
+    qtest_add_func("/colo/redirector/releases-later", test_redirector_releases_later);
     qtest_add_func("/colo/redirector/del-in-the-middle", test_redirector_del_in_the_middle);
     qtest_add_func("/colo/redirector/del-in-half-a-packet", test_redirector_del_in_half_a_packet);
     qtest_add_func("/colo/redirector/netdev-del", test_redirector_netdev_del);

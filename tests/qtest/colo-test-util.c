@@ -934,10 +934,11 @@ GByteArray *colo_test_arp(uint8_t host)
     return g_byte_array_append(g_byte_array_new(), frame, sizeof(frame));
 }
 
-GByteArray *colo_test_epoch_mark(void)
+GByteArray *colo_test_epoch_mark(uint64_t number)
 {
-    static const uint8_t frame[32] = "\0\0\0\0\0\0\0\0\0\0\0\0\x88\xb5" "COLO new epoch 1";
+    uint8_t frame[32] = "\0\0\0\0\0\0\0\0\0\0\0\0\x88\xb5" "COLO epoch";
 
+    stq_be_p(frame + 24, number);
     return g_byte_array_append(g_byte_array_new(), frame, sizeof(frame));
 }
 

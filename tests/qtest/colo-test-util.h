@@ -187,7 +187,7 @@ GByteArray *colo_test_udp(uint32_t client, const void *payload, uint32_t len);
 /* Who has 10.0.0.@host? */
 GByteArray *colo_test_arp(uint8_t host);
 /* The mark that says where in a guest's output an epoch begins. */
-GByteArray *colo_test_epoch_mark(void);
+GByteArray *colo_test_epoch_mark(uint64_t number);
 
 /* Takes a TCP frame apart, after checking its checksums; the payload points into it. */
 ColoTestPacket colo_test_parse_tcp(const GByteArray *frame);

@@ -39,6 +39,7 @@ const char *const class_names[] = {
     [CLASS_SMALL_QUEUES] = "small-queues",
     [CLASS_SLOW_SECONDARY] = "slow-secondary",
     [CLASS_LATE_START] = "late-start",
+    [CLASS_RECONNECTS] = "reconnects",
 };
 _Static_assert(sizeof(class_names) / sizeof(class_names[0]) == CLASSES, "each class has a name");
 
@@ -68,8 +69,8 @@ static uint32_t draw_classes(Draw *d)
     uint32_t classes = 0;
 
     for (int class = 0; class < CLASSES; class++) {
-        /* The guests' own misdeeds hide others, so they are rarer. */
-        uint32_t rarer = class == CLASS_DIVERGENCE || class == CLASS_LIES ? 3 : 1;
+        /* What causes many checkpoints hides other faults, so it is rarer. */
+        uint32_t rarer = class == CLASS_DIVERGENCE || class == CLASS_LIES || class == CLASS_RECONNECTS ? 3 : 1;
 
         classes |= (uint32_t)draw_percent(d, percent / rarer) << class;
     }
@@ -215,6 +216,7 @@ void scenario_draw(Scenario *s, uint64_t seed, uint32_t only)
         s->failover_at = MAX(s->failover_at, s->begins_at + 50 * MS);   /* there is a secondary then */
     }
     s->divergence_interval = has_class(s, CLASS_DIVERGENCE) ? draw_skewed(&d, 5 * MS, SECOND) : 0;
+    s->reconnect_interval = has_class(s, CLASS_RECONNECTS) ? draw_skewed(&d, 5 * MS, SECOND) : 0;
 
     s->connections = (int)draw_skewed(&d, 1, CONNECTIONS_MAX);
     for (int i = 0; i < s->connections; i++) {

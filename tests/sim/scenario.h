@@ -37,6 +37,7 @@ typedef enum {
     CLASS_SMALL_QUEUES,
     CLASS_SLOW_SECONDARY,
     CLASS_LATE_START,       /* COLO begins when there are connections already */
+    CLASS_RECONNECTS,       /* the secondary's output breaks off, and begins anew */
     CLASSES,
 } Class;
 
@@ -144,6 +145,7 @@ typedef struct {
     int64_t failover_at;            /* or NEVER */
     int64_t begins_at;              /* COLO; 0: before anything else */
     int64_t divergence_interval;
+    int64_t reconnect_interval;
     int connections;
     Connection connection[CONNECTIONS_MAX];
     int flows;

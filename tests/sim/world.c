@@ -172,12 +172,24 @@ static void stream_send(World *w, GQueue *stream, Parcel *p)
     g_queue_push_tail(stream, p);
 }
 
-static void send_mark(World *w, ColoSide side)
+static void send_mark(World *w, ColoSide side, uint32_t epoch)
 {
     Parcel *p = g_new0(Parcel, 1);
 
     p->mark = true;
+    p->meta.epoch = epoch;
     stream_send(w, &w->output[side], p);
+}
+
+/* Where the last mark is; -1: there is none. */
+static int last_mark(const GQueue *output)
+{
+    int at = (int)output->length - 1;
+
+    for (const GList *link = output->tail; link && !((const Parcel *)link->data)->mark; link = link->prev) {
+        at--;
+    }
+    return at;
 }
 
 /* The rewriter and the secondary */
@@ -317,11 +329,22 @@ static void on_diverged(ColoReason reason, const ColoFlowKey *flow, void *opaque
     w->wanted = true;
 }
 
+static void comparator_takes_mark(World *w, ColoSide side, const Parcel *p)
+{
+    bool begun = colo_comparator_is_comparing(w->comparator);
+
+    if (side == COLO_PRIMARY) {
+        colo_comparator_primary_resumed(w->comparator, w->now);
+    } else if (!colo_comparator_secondary_resumed(w->comparator, begun ? (int64_t)w->told - p->meta.epoch : 0, w->now)) {
+        world_fail(w, "the secondary's epoch %u is refused after %u", p->meta.epoch, w->told);
+    }
+}
+
 static void comparator_takes(World *w, ColoSide side, Parcel *p)
 {
     if (p->mark) {
         world_trace(w, "comparator reads: the mark of the %s", w->guest[side].name);
-        colo_comparator_epoch(w->comparator, side, w->now);
+        comparator_takes_mark(w, side, p);
     } else {
         trace_frame(w, side == COLO_PRIMARY ? "comparator reads P:" : "comparator reads S:", p->data, p->size,
                     p->vnet_len);
@@ -337,7 +360,7 @@ static bool is_readable(const World *w, ColoSide side)
 {
     const Parcel *p = g_queue_peek_head((GQueue *)&w->output[side]);
 
-    return !w->primary_is_dead && p && colo_comparator_may_read(w->comparator, side);
+    return !w->primary_is_dead && !(w->cut_off && side == COLO_SECONDARY) && p && colo_comparator_may_read(w->comparator, side);
 }
 
 static void comparator_reads(World *w, ColoSide side)
@@ -371,7 +394,8 @@ static void resume(World *w, ColoSide side)
 
     w->running[side] = true;
     w->loaded_anew = w->loaded_anew && side != COLO_SECONDARY;
-    send_mark(w, side);
+    send_mark(w, side, w->epoch[side]);
+    w->marked = side == COLO_SECONDARY ? w->epoch[side] : w->marked;
     if (side == COLO_PRIMARY) {
         while ((p = g_queue_pop_tail(&w->tap))) {
             p->at = w->now;
@@ -402,6 +426,7 @@ static void begin_comparing(World *w)
         comparator_takes(w, COLO_PRIMARY, p);
     }
     colo_comparator_set_comparing(w->comparator, true, w->now);
+    w->told = w->epoch[COLO_SECONDARY];
 }
 
 static void checkpoint_step(World *w)
@@ -437,6 +462,7 @@ static void checkpoint_step(World *w)
     case CHECKPOINT_COMPARATOR_TOLD:
         if (w->begun) {
             colo_comparator_checkpoint(w->comparator, w->now);
+            w->told++;
             checker_told(w->checker);
             w->outcome.checkpoints++;
         }
@@ -483,7 +509,7 @@ static void primary_dies(World *w)
 
 static void take_over(World *w)
 {
-    int before = 0, old = -1;
+    int old;
     Parcel *p;
 
     world_trace(w, "the secondary takes over");
@@ -497,16 +523,55 @@ static void take_over(World *w)
     colo_rewriter_failover(w->rewriter);
     take_ready(w);
     /* What was sent before the last mark is a guest's that is no more. */
-    for (const GList *link = w->output[COLO_SECONDARY].head; link; link = link->next) {
-        old = ((const Parcel *)link->data)->mark ? before : old;
-        before++;
-    }
-    for (guint i = 0; (p = g_queue_pop_head(&w->output[COLO_SECONDARY])); i++) {
-        if ((int)i <= old) {
+    old = last_mark(&w->output[COLO_SECONDARY]);
+    for (int i = 0; (p = g_queue_pop_head(&w->output[COLO_SECONDARY])); i++) {
+        if (i <= old) {
             parcel_free(p);
         } else {
             link_send(w, true, p);
         }
+    }
+}
+
+/* What waits for the connection is of one epoch, of which the new connection is told first. */
+static void connect_output(World *w)
+{
+    GQueue waiting = w->output[COLO_SECONDARY];
+    int old = last_mark(&waiting);
+    Parcel *p;
+
+    g_queue_init(&w->output[COLO_SECONDARY]);
+    send_mark(w, COLO_SECONDARY, w->marked);
+    for (int i = 0; (p = g_queue_pop_head(&waiting)); i++) {
+        if (i <= old) {
+            parcel_free(p);
+        } else {
+            stream_send(w, &w->output[COLO_SECONDARY], p);
+        }
+    }
+    colo_comparator_reconnected(w->comparator, COLO_SECONDARY);
+}
+
+static void break_output_or_connect(World *w)
+{
+    if (w->cut_off || !w->begun || w->primary_is_dead) {
+        w->reconnect_at = faults(w) ? w->now + draw_between(&w->draw, 1, 2 * w->scenario.reconnect_interval) : NEVER;
+    } else {
+        w->reconnect_at = w->now + draw_skewed(&w->draw, 1, 50 * MS);
+    }
+    if (w->cut_off) {
+        world_trace(w, "the secondary's output is connected again");
+        w->cut_off = false;
+        if (!w->primary_is_dead) {
+            connect_output(w);
+        }
+    } else if (w->begun && !w->primary_is_dead) {
+        world_trace(w, "the secondary's output breaks off");
+        w->cut_off = true;
+        for (guint lost = draw_below(&w->draw, g_queue_get_length(&w->output[COLO_SECONDARY]) + 1); lost > 0; lost--) {
+            parcel_free(g_queue_pop_head(&w->output[COLO_SECONDARY]));
+        }
+        colo_comparator_peer_lost(w->comparator, w->now);
     }
 }
 
@@ -704,7 +769,8 @@ static int64_t next_moment(const World *w)
     next = MIN(next, comparator_deadline(w));
     next = MIN(next, MIN(w->step_at, w->periodic_at));
     next = MIN(next, MIN(w->failover_at, w->takeover_at));
-    return MAX(MIN(next, w->divergence_at), w->now);
+    next = MIN(next, MIN(w->divergence_at, w->reconnect_at));
+    return MAX(next, w->now);
 }
 
 static void step(World *w)
@@ -760,6 +826,9 @@ static void step(World *w)
     }
     if (w->divergence_at <= w->now) {
         diverge(w);
+    }
+    if (w->reconnect_at <= w->now) {
+        break_output_or_connect(w);
     }
 }
 
@@ -838,6 +907,7 @@ static World *world_new(uint64_t seed, uint32_t classes, FILE *trace)
     w->failover_at = s->failover_at;
     w->periodic_at = s->checkpoint_interval ? draw_between(&w->draw, 0, s->checkpoint_interval) : NEVER;
     w->divergence_at = s->divergence_interval ? draw_between(&w->draw, 0, s->divergence_interval) : NEVER;
+    w->reconnect_at = s->reconnect_interval ? draw_between(&w->draw, 0, s->reconnect_interval) : NEVER;
     return w;
 }
 
@@ -869,8 +939,8 @@ Outcome world_run(uint64_t seed, uint32_t classes, FILE *trace)
         if (!w->scenario.begins_at) {
             w->begun = w->running[COLO_SECONDARY] = true;
             colo_comparator_set_comparing(w->comparator, true, w->now);
-            colo_comparator_epoch(w->comparator, COLO_PRIMARY, w->now);
-            colo_comparator_epoch(w->comparator, COLO_SECONDARY, w->now);
+            colo_comparator_primary_resumed(w->comparator, w->now);
+            colo_comparator_secondary_resumed(w->comparator, 0, w->now);
         }
         run(w);
     }

@@ -91,6 +91,10 @@ struct World {
     int64_t failover_at;
     int64_t takeover_at;
     int64_t divergence_at;
+    int64_t reconnect_at;       /* the secondary's output breaks off; or, while it is: it is connected again */
+    bool cut_off;               /* it is */
+    uint32_t marked;            /* the epoch of the secondary's last mark */
+    uint32_t told;              /* that of the last checkpoint that the comparator was told of */
 };
 
 /* Runs the world that @seed makes. */

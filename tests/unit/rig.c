@@ -140,6 +140,7 @@ void rig_checkpoint(Rig *rig)
 
     colo_comparator_checkpoint(rig->c, rig->now);
     rig->asked_in_epoch = 0;
+    rig->told++;
     ck_assert_uint_eq(rig_held(rig, COLO_PRIMARY), 0);
     ck_assert_uint_eq(colo_comparator_stats(rig->c)->held_bytes[COLO_PRIMARY], 0);
     if (is_read) {      /* else something of the new epoch may have come already */
@@ -153,7 +154,12 @@ void rig_checkpoint(Rig *rig)
 
 void rig_epoch(Rig *rig, ColoSide side)
 {
-    colo_comparator_epoch(rig->c, side, rig->now);
+    if (side == COLO_PRIMARY) {
+        colo_comparator_primary_resumed(rig->c, rig->now);
+    } else {
+        ck_assert(colo_comparator_secondary_resumed(rig->c, rig->told - rig->resumed, rig->now));
+        rig->resumed++;
+    }
     check_always(rig);
 }
 

@@ -31,6 +31,8 @@ typedef struct {
     guint seen;             /* of them, by rig_next() */
     int asked;              /* since the rig was made */
     int asked_in_epoch;
+    int64_t told;           /* checkpoints */
+    int64_t resumed;        /* how often the secondary's guest has */
     ColoReason reason;      /* of the last question */
     ColoFlowKey flow;
     bool batch;             /* no flush after each frame */
@@ -55,6 +57,7 @@ void rig_give(Rig *rig, ColoSide side, Frame *f);
 void rig_wait(Rig *rig, int64_t ns);
 
 void rig_checkpoint(Rig *rig);
+/* The side has come to where its guest resumed: from the beginning at first, then from each checkpoint. */
 void rig_epoch(Rig *rig, ColoSide side);
 
 /* Frames released since the rig was made, or since rig_next() was called for them. */

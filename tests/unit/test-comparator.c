@@ -509,7 +509,8 @@ START_TEST(numbered_epochs)
 
     colo_comparator_peer_lost(rig->c, rig->now);
     rig_checkpoint(rig);
-    colo_comparator_secondary_connected(rig->c);
+    colo_comparator_reconnected(rig->c, COLO_SECONDARY);
+    colo_comparator_secondary_doubted(rig->c);
     primary(rig, ACK, seq, CLIENT, "abc");
     secondary(rig, ACK, seq, CLIENT, "abc");
     rig_expect_nothing(rig);                            /* nobody knows from when that is */
@@ -548,6 +549,15 @@ START_TEST(numbered_epochs)
     rig_checkpoint(rig);
     primary(rig, ACK, seq, CLIENT, "abc");
     rig_expect(rig, ACK, seq, 3);
+
+    /* And once more; then it says what cannot be, and is in doubt. */
+    ck_assert(colo_comparator_secondary_resumed(rig->c, -1, rig->now));
+    secondary(rig, ACK, seq + 3, CLIENT, "abc");
+    ck_assert(!colo_comparator_may_read(rig->c, COLO_SECONDARY));
+    colo_comparator_secondary_doubted(rig->c);
+    ck_assert(colo_comparator_may_read(rig->c, COLO_SECONDARY));
+    secondary(rig, ACK, seq + 3, CLIENT, "abc");
+    ck_assert_uint_eq(rig_held(rig, COLO_SECONDARY), 0);
 
     ck_assert(!colo_comparator_secondary_resumed(rig->c, -2, rig->now));
     ck_assert(!colo_comparator_secondary_resumed(rig->c, INT64_MIN, rig->now));
@@ -1250,7 +1260,7 @@ START_TEST(secondary_sends_before_the_word_of_the_checkpoint)
 }
 END_TEST
 
-/* Guests may resume without a checkpoint, too; marks that mean none must not count for long. */
+/* Guests may resume without a checkpoint, too; marks that mean none do not count. */
 START_TEST(mark_without_a_checkpoint)
 {
     Rig *rig = rig_in_the_middle(100);
@@ -1259,7 +1269,7 @@ START_TEST(mark_without_a_checkpoint)
         rig_epoch(rig, COLO_SECONDARY);
         rig_epoch(rig, COLO_PRIMARY);
         if (epoch) {
-            rig_epoch(rig, COLO_SECONDARY);
+            ck_assert(colo_comparator_secondary_resumed(rig->c, 0, rig->now));
             rig_epoch(rig, COLO_PRIMARY);
         }
         rig_checkpoint(rig);
@@ -1544,7 +1554,7 @@ START_TEST(random_frames)
                 rig_epoch(rig, COLO_PRIMARY);
                 break;
             case 2:
-                rig_epoch(rig, COLO_SECONDARY);
+                colo_comparator_secondary_resumed(rig->c, g_rand_int_range(rand, -2, 3), rig->now);
                 break;
             case 3:
                 rig_wait(rig, g_rand_int_range(rand, 0, 1000) * MS);

@@ -284,21 +284,30 @@ END_TEST
 START_TEST(epoch_mark)
 {
     uint8_t mark[COLO_EPOCH_MARK_SIZE + 1] = { 0 };
+    uint64_t number = 0;
     ColoPacket p;
 
-    colo_epoch_mark(mark);
-    ck_assert(colo_is_epoch_mark(mark, COLO_EPOCH_MARK_SIZE));
-    ck_assert(!colo_is_epoch_mark(mark, COLO_EPOCH_MARK_SIZE + 1));
+    colo_epoch_mark(mark, 0x0102030405060708);
+    ck_assert_mem_eq(mark, "\0\0\0\0\0\0\0\0\0\0\0\0\x88\xb5" "COLO epoch" "\1\2\3\4\5\6\7\10", COLO_EPOCH_MARK_SIZE);
+    ck_assert(colo_is_epoch_mark(mark, COLO_EPOCH_MARK_SIZE, NULL));
+    ck_assert(colo_is_epoch_mark(mark, COLO_EPOCH_MARK_SIZE, &number));
+    ck_assert_uint_eq(number, 0x0102030405060708);
+    ck_assert(!colo_is_epoch_mark(mark, COLO_EPOCH_MARK_SIZE + 1, NULL));
     for (size_t size = 0; size < COLO_EPOCH_MARK_SIZE; size++) {
         uint8_t *exact = g_malloc(size + !size);
 
         memcpy(exact, mark, size);
-        ck_assert(!colo_is_epoch_mark(exact, size));
+        ck_assert(!colo_is_epoch_mark(exact, size, NULL));
         g_free(exact);
     }
     for (guint i = 0; i < COLO_EPOCH_MARK_SIZE; i++) {
         mark[i] ^= 1;
-        ck_assert(!colo_is_epoch_mark(mark, COLO_EPOCH_MARK_SIZE));
+        if (i < COLO_EPOCH_MARK_SIZE - 8) {
+            ck_assert(!colo_is_epoch_mark(mark, COLO_EPOCH_MARK_SIZE, NULL));
+        } else {
+            ck_assert(colo_is_epoch_mark(mark, COLO_EPOCH_MARK_SIZE, &number));
+            ck_assert_uint_ne(number, 0x0102030405060708);
+        }
         mark[i] ^= 1;
     }
     /* To a reader that does not know it, it is no traffic of the guest's. */

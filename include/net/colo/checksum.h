@@ -20,6 +20,11 @@ static inline uint32_t colo_get_be32(const uint8_t *p)
     return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
 }
 
+static inline uint64_t colo_get_be64(const uint8_t *p)
+{
+    return (uint64_t)colo_get_be32(p) << 32 | colo_get_be32(p + 4);
+}
+
 static inline void colo_put_be16(uint8_t *p, uint16_t v)
 {
     p[0] = (uint8_t)(v >> 8);
@@ -30,6 +35,12 @@ static inline void colo_put_be32(uint8_t *p, uint32_t v)
 {
     colo_put_be16(p, (uint16_t)(v >> 16));
     colo_put_be16(p + 2, (uint16_t)v);
+}
+
+static inline void colo_put_be64(uint8_t *p, uint64_t v)
+{
+    colo_put_be32(p, (uint32_t)(v >> 32));
+    colo_put_be32(p + 4, (uint32_t)v);
 }
 
 /* Adds @len bytes, as big-endian 16-bit words, to the one's complement sum @sum (RFC 1071). */

@@ -122,27 +122,28 @@ void colo_comparator_flush(ColoComparator *c);
 void colo_comparator_checkpoint(ColoComparator *c, int64_t now);
 
 /*
- * The side's stream has come to where its guest resumed after a checkpoint (or at the start of COLO): what it
- * sends from here on is of the newest epoch.  A side that has once said so is taken to be in the old
- * epoch, after each checkpoint, until it says so again.
+ * The primary's stream has come to where its guest resumed after a checkpoint (or at the start of COLO): what it
+ * sends from here on is of the next epoch.  If it has once said so it is taken to be in the old epoch, after each checkpoint, until
+ * it says so again.
  */
-void colo_comparator_epoch(ColoComparator *c, ColoSide side, int64_t now);
+void colo_comparator_primary_resumed(ColoComparator *c, int64_t now);
 
 /*
- * The side's connection is new, in the middle of an epoch: no word from before counts any more, and its first mark will be that
- * of the next checkpoint.
- */
-void colo_comparator_reconnected(ColoComparator *c, ColoSide side);
-
-/*
- * The same two for a secondary that counts its epochs, which leaves no doubt.  From when it has connected its output is of no use
- * until it says in which it is: it resumed from the checkpoint @behind before the last that was told of here; 0: from that;
- * -1: from the next, of which the word is still to come.
+ * The same of the secondary, which counts its epochs: it resumed from the checkpoint @behind before the last that was told of here;
+ * 0: from that; -1: from the next, of which the word is still to come.
  *
  * Returns: false, and nothing is changed, if there can be no such epoch yet.
  */
-void colo_comparator_secondary_connected(ColoComparator *c);
 bool colo_comparator_secondary_resumed(ColoComparator *c, int64_t behind, int64_t now);
+
+/*
+ * The side's connection is new, in the middle of an epoch: no word from before counts any more.  The primary's next will be that of the
+ * next checkpoint.
+ */
+void colo_comparator_reconnected(ColoComparator *c, ColoSide side);
+
+/* What the secondary sends is of no use until it says in which epoch it is. */
+void colo_comparator_secondary_doubted(ColoComparator *c);
 
 /*
  * The secondary's connection has ended: asks for a checkpoint.  Until colo_comparator_reconnected(), whatever is held asks for

@@ -44,13 +44,13 @@ bool colo_wire_read(ColoWireReader *reader, const uint8_t *bytes, size_t len, Co
 size_t colo_wire_header(uint8_t header[COLO_WIRE_HEADER_MAX], bool vnet, uint32_t size, uint32_t vnet_len);
 
 /*
- * The mark of an epoch: a frame that a guest's output stream carries where the guest resumed after a
- * checkpoint.  See docs/how-it-works.rst.
+ * The mark of an epoch: a frame that a guest's output stream carries where the guest resumed from a checkpoint.
+ * @number: a secondary's checkpoints so far.  See docs/how-it-works.rst.
  */
 #define COLO_EPOCH_MARK_SIZE 32
-void colo_epoch_mark(uint8_t mark[COLO_EPOCH_MARK_SIZE]);
+void colo_epoch_mark(uint8_t mark[COLO_EPOCH_MARK_SIZE], uint64_t number);
 
-/* True for such a frame (@frame without its virtio-net header). */
-bool colo_is_epoch_mark(const uint8_t *frame, size_t size);
+/* True for such a frame (@frame without its virtio-net header); @number may be NULL. */
+bool colo_is_epoch_mark(const uint8_t *frame, size_t size, uint64_t *number);
 
 #endif /* NET_COLO_WIRE_H */
