@@ -25,6 +25,7 @@
 #include "crypto/random.h"
 #include "net/colo-frame.h"
 #include "net/colo-host.h"
+#include "net/colo-outlet.h"
 #include "net/colo-peer.h"
 #include "net/colo-report.h"
 #include "net/colo-series.h"
@@ -96,7 +97,7 @@ struct ColoProxy {
     ColoCount sent;                     /* to the other node */
     ColoCount received;                 /* from there */
     ColoCount discarded;
-    ColoOutbox to_client;               /* has been released, and waits for the guest to run */
+    ColoOutlet to_client;
     VMChangeStateEntry *vm_state;
     uint64_t epoch;                     /* checkpoints since COLO began; a secondary's: that its guest runs from */
     bool complained;                    /* that the other node does not keep up */
@@ -147,25 +148,11 @@ static const uint8_t *proxy_flatten(ColoProxy *s, const struct iovec *iov, int i
     return s->flat;
 }
 
-static void proxy_pass_now(const uint8_t *frame, uint32_t size, uint32_t vnet_len, void *opaque)
-{
-    NetFilterState *nf = NETFILTER(opaque);
-
-    if (nf->netdev->peer) {
-        colo_host_pass(nf, true, nf->netdev->peer, frame, size, vnet_len);
-    }
-}
-
-/* While the guest stands still, the netdev takes nothing, and its own queue loses what is too much for it. */
 static void proxy_pass_to_client(const uint8_t *frame, uint32_t size, uint32_t vnet_len, void *opaque)
 {
     ColoProxy *s = opaque;
 
-    if (runstate_is_running()) {
-        proxy_pass_now(frame, size, vnet_len, s);
-    } else {
-        memcpy(colo_outbox_append(&s->to_client, size, vnet_len), frame, size);
-    }
+    colo_outlet_send(&s->to_client, frame, size, vnet_len);
 }
 
 /* Sends a packet to the other node, or counts it as discarded. */
@@ -238,7 +225,7 @@ static ssize_t primary_receive(ColoProxy *s, bool from_guest, const struct iovec
         return 0;
     }
     colo_count(&s->output, size);
-    if (!colo_comparator_is_comparing(s->comparator)) {
+    if (!colo_comparator_is_comparing(s->comparator) && !colo_outlet_is_busy(&s->to_client)) {
         return 0;
     }
     colo_comparator_packet(s->comparator, COLO_PRIMARY, proxy_flatten(s, iov, iovcnt, size), size, vnet_len,
@@ -671,11 +658,8 @@ static void proxy_vm_state(void *opaque, bool running, RunState state)
 {
     ColoProxy *s = opaque;
 
-    if (running) {
-        colo_outbox_empty(&s->to_client, proxy_pass_now, s);
-        if (s->rewriter && !s->failed_over) {
-            secondary_resumes(s);
-        }
+    if (running && s->rewriter && !s->failed_over) {
+        secondary_resumes(s);
     }
 }
 
@@ -812,7 +796,7 @@ static void proxy_setup(NetFilterState *nf, Error **errp)
         return;
     }
     s->flat = g_malloc(COLO_FRAME_MAX + COLO_VNET_HDR_MAX);
-    s->to_client.vnet = true;
+    colo_outlet_open(&s->to_client, nf, true);
     s->vm_state = qemu_add_vm_change_state_handler(proxy_vm_state, s);
     if (!colo_peer_open(&s->peer, s->name, s->address, s->tls_creds, &config, s->reconnect, &proxy_peer_ops, s, errp)) {
         error_prepend(errp, "%s: ", s->name);
@@ -835,7 +819,7 @@ static void proxy_cleanup(NetFilterState *nf)
     if (s->vm_state) {
         qemu_del_vm_change_state_handler(s->vm_state);
     }
-    colo_outbox_empty(&s->to_client, proxy_pass_now, s);
+    colo_outlet_close(&s->to_client);
     qapi_free_SocketAddress(s->address);
     g_free(s->flat);
     g_free(s->name);

@@ -24,6 +24,7 @@
 #include "qemu/osdep.h"
 #include "net/colo-host.h"
 #include "net/colo-link.h"
+#include "net/colo-outlet.h"
 #include "net/colo-report.h"
 #include "net/colo-series.h"
 #include "net/colo-turn.h"
@@ -63,18 +64,12 @@ struct FilterRedirector {
     ColoCount input;
     ColoCount redirected;
     ColoCount released;
-    ColoOutbox waiting;         /* has been released, and waits for the guest to run: the netdev takes nothing until then */
+    ColoOutlet to_network;
     uint32_t marks_waiting;     /* while the outbox is gone through: marks in it that are still to come */
     ColoCount injected;
     uint32_t injected_size;     /* of the last packet, bytes */
     ColoCount discarded;
 };
-
-/* The client at which the filter's output direction starts: whoever sends what is redirected. */
-static NetClientState *redirector_sender(NetFilterState *nf, NetFilterDirection direction)
-{
-    return direction == NET_FILTER_DIRECTION_TX ? nf->netdev : nf->netdev->peer;
-}
 
 static bool redirector_covers(NetFilterState *nf, NetFilterDirection direction)
 {
@@ -83,21 +78,11 @@ static bool redirector_covers(NetFilterState *nf, NetFilterDirection direction)
 
 /* Out */
 
-static void redirector_pass(const uint8_t *frame, uint32_t size, uint32_t vnet_len, void *opaque)
-{
-    FilterRedirector *s = opaque;
-    NetFilterState *nf = NETFILTER(s);
-    NetFilterDirection direction = redirector_covers(nf, NET_FILTER_DIRECTION_RX) ? NET_FILTER_DIRECTION_RX
-                                                                                  : NET_FILTER_DIRECTION_TX;
-
-    colo_count(&s->released, size);
-    colo_host_pass(nf, s->vnet_hdr, redirector_sender(nf, direction), frame, size, vnet_len);
-}
-
 static void redirector_release(const uint8_t *frame, uint32_t size, uint32_t vnet_len, void *opaque)
 {
     FilterRedirector *s = opaque;
-    bool from_guest = redirector_covers(NETFILTER(s), NET_FILTER_DIRECTION_RX);
+    NetFilterState *nf = NETFILTER(s);
+    bool from_guest = redirector_covers(nf, NET_FILTER_DIRECTION_RX);
 
     if (colo_is_epoch_mark(frame + vnet_len, size - vnet_len, NULL)) {
         s->marks_waiting -= !!s->marks_waiting;
@@ -105,10 +90,13 @@ static void redirector_release(const uint8_t *frame, uint32_t size, uint32_t vne
     }
     if (s->marks_waiting || (from_guest && colo_host_is_secondary())) {
         colo_count(&s->discarded, size);
-    } else if (from_guest && !runstate_is_running()) {
-        memcpy(colo_outbox_append(&s->waiting, size, vnet_len), frame, size);
+        return;
+    }
+    colo_count(&s->released, size);
+    if (from_guest) {
+        colo_outlet_send(&s->to_network, frame, size, vnet_len);
     } else {
-        redirector_pass(frame, size, vnet_len, s);
+        colo_host_pass(nf, s->vnet_hdr, nf->netdev, frame, size, vnet_len);
     }
 }
 
@@ -262,7 +250,8 @@ static ssize_t redirector_receive_iov(NetFilterState *nf, NetClientState *sender
         }
         return 0;
     }
-    if (!s->out.connected && colo_outbox_is_empty(&s->out.outbox) && !(from_guest && colo_host_is_secondary())) {
+    if (!s->out.connected && colo_outbox_is_empty(&s->out.outbox) && !(from_guest && colo_host_is_secondary()) &&
+        !(from_guest && colo_outlet_is_busy(&s->to_network))) {
         return 0;
     }
     if (redirector_is_forged(iov, iovcnt, vnet_len)) {
@@ -342,7 +331,6 @@ static void redirector_vm_state(void *opaque, bool running, RunState state)
     if (!running) {
         return;
     }
-    colo_outbox_empty(&s->waiting, redirector_pass, s);
     if (s->outdev && nf->on && redirector_covers(nf, NET_FILTER_DIRECTION_RX) && get_colo_mode() != COLO_MODE_NONE) {
         redirector_guest_resumes(s);
     }
@@ -394,7 +382,7 @@ static void redirector_setup(NetFilterState *nf, Error **errp)
     }
     s->marked = s->outdev && redirector_covers(nf, NET_FILTER_DIRECTION_RX) && colo_host_is_secondary();
     s->epoch = colo_host_epoch();
-    s->waiting.vnet = true;
+    colo_outlet_open(&s->to_network, nf, s->vnet_hdr);
     s->lost_bh = qemu_bh_new(redirector_out_lost, s);
     s->vm_state = qemu_add_vm_change_state_handler(redirector_vm_state, s);
     if (s->indev) {
@@ -413,7 +401,7 @@ static void redirector_cleanup(NetFilterState *nf)
         colo_link_stop(&s->in);
         colo_link_stop(&s->out);
         redirector_release_all(s);
-        colo_outbox_empty(&s->waiting, redirector_pass, s);
+        colo_outlet_close(&s->to_network);
         qemu_del_vm_change_state_handler(s->vm_state);
         qemu_bh_delete(s->lost_bh);
         s->lost_bh = NULL;
