@@ -85,7 +85,8 @@ struct ColoCompare {
     ColoDeadline deadline;
     ColoFrameWatch watch;               /* while it is there */
     uint64_t epoch;                     /* checkpoints that have been told of since COLO began */
-    bool doubted;                       /* the secondary: it was wrong about its epoch */
+    uint64_t number;                    /* the secondary's epoch, as it has said on this connection last */
+    bool doubted;                       /* that was wrong */
     bool secondary_lost;
     ColoPeerLostReason secondary_lost_reason;
     ColoFrameUser frame_user;
@@ -193,8 +194,9 @@ static void compare_primary_packet(const uint8_t *frame, uint32_t size, uint32_t
 static void compare_secondary_resumed(ColoCompare *s, uint64_t number)
 {
     bool counts = s->notify_dev || colo_frame_is_there();
-    int64_t behind = counts ? (int64_t)(s->epoch - number) : 0;
+    int64_t behind = counts ? colo_epochs_behind(s->epoch, number) : 0;
 
+    s->number = number;
     trace_colo_compare_epoch(compare_id(s), "secondary", number);
     if (colo_comparator_secondary_resumed(s->comparator, behind, compare_now(s))) {
         return;
@@ -252,6 +254,7 @@ static void compare_secondary_connected(bool connected, void *opaque)
     ColoCompare *s = opaque;
 
     colo_comparator_reconnected(s->comparator, COLO_SECONDARY);
+    s->number = 0;
     s->doubted = false;
     if (connected) {
         s->secondary_lost = false;
@@ -345,6 +348,9 @@ static void compare_frame_comes_or_goes(ColoCompare *s)
     colo_comparator_set_comparing(s->comparator, false, compare_now(s));
     colo_comparator_set_comparing(s->comparator, there || always, compare_now(s));
     compare_turn_done(s);
+    if (there && s->number) {
+        colo_comparator_secondary_doubted(s->comparator);   /* it is of a COLO that has ended */
+    }
     if (there && !s->notify_dev) {
         s->secondary_lost = false;
         colo_frame_watch_start(&s->watch);

@@ -41,7 +41,7 @@ bool colo_host_is_secondary(void)
     return get_colo_mode() == COLO_MODE_SECONDARY;
 }
 
-static uint64_t epoch;
+static uint64_t epoch;      /* the big lock's */
 
 void colo_checkpoint_loaded(void)
 {

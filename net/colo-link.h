@@ -25,7 +25,7 @@ typedef struct ColoLinkOps {
     int (*may_read)(void *opaque);
     /* All packets of one read have been handed on.  May be NULL. */
     void (*read_done)(void *opaque);
-    /* Connected, or disconnected.  Comes out of colo_link_flush(), too: must not send.  May be NULL. */
+    /* Connected, or disconnected.  The latter comes out of colo_link_flush(), too, and must leave the outbox alone.  May be NULL. */
     void (*connected)(bool connected, void *opaque);
 } ColoLinkOps;
 

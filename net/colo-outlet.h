@@ -16,17 +16,13 @@ typedef struct ColoOutlet {
     NetFilterState *nf;
     bool vnet_hdr;              /* the filter's vnet_hdr_support */
     ColoOutbox waiting;
-    GSource *turn;
     VMChangeStateEntry *vm_state;
 } ColoOutlet;
 
 void colo_outlet_open(ColoOutlet *outlet, NetFilterState *nf, bool vnet_hdr);
 
-/* Passes a packet on behind the filter, as sent by its guest, as soon as the netdev takes it. */
+/* Passes a packet on behind the filter, as sent by its guest; when the guest runs again, if it stands still. */
 void colo_outlet_send(ColoOutlet *outlet, const uint8_t *frame, uint32_t size, uint32_t vnet_len);
-
-/* True while packets wait: others of the guest's must not overtake them. */
-bool colo_outlet_is_busy(const ColoOutlet *outlet);
 
 /* What waits goes to the host's queue, which may lose some.  Safe on a closed one. */
 void colo_outlet_close(ColoOutlet *outlet);

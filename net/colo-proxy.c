@@ -225,7 +225,7 @@ static ssize_t primary_receive(ColoProxy *s, bool from_guest, const struct iovec
         return 0;
     }
     colo_count(&s->output, size);
-    if (!colo_comparator_is_comparing(s->comparator) && !colo_outlet_is_busy(&s->to_client)) {
+    if (!colo_comparator_is_comparing(s->comparator)) {
         return 0;
     }
     colo_comparator_packet(s->comparator, COLO_PRIMARY, proxy_flatten(s, iov, iovcnt, size), size, vnet_len,
@@ -265,7 +265,7 @@ static void primary_compare_or_not(ColoProxy *s, bool amid)
     }
     if (amid) {
         if (s->peer_epoch_set) {
-            colo_comparator_secondary_resumed(s->comparator, (int64_t)(s->epoch - s->peer_epoch), proxy_now(s));
+            colo_comparator_secondary_resumed(s->comparator, colo_epochs_behind(s->epoch, s->peer_epoch), proxy_now(s));
         }
         colo_frame_ask();
     }
@@ -613,7 +613,7 @@ static bool proxy_epoch(uint64_t number, void *opaque)
     }
     s->peer_epoch = number;
     s->peer_epoch_set = true;
-    return colo_comparator_secondary_resumed(s->comparator, (int64_t)(s->epoch - number), proxy_now(s));
+    return colo_comparator_secondary_resumed(s->comparator, colo_epochs_behind(s->epoch, number), proxy_now(s));
 }
 
 static void proxy_turn_ends(void *opaque)

@@ -250,8 +250,7 @@ static ssize_t redirector_receive_iov(NetFilterState *nf, NetClientState *sender
         }
         return 0;
     }
-    if (!s->out.connected && colo_outbox_is_empty(&s->out.outbox) && !(from_guest && colo_host_is_secondary()) &&
-        !(from_guest && colo_outlet_is_busy(&s->to_network))) {
+    if (!s->out.connected && colo_outbox_is_empty(&s->out.outbox) && !(from_guest && colo_host_is_secondary())) {
         return 0;
     }
     if (redirector_is_forged(iov, iovcnt, vnet_len)) {

@@ -971,7 +971,7 @@ static void test_epoch_after_reconnecting(void)
 
     mark_epoch(c.primary, 0);
     for (int epoch = 0; epoch < 3; epoch++) {
-        uint64_t before = count(&c, "secondary.packets");
+        uint64_t before = count(&c, "secondary.packets"), discarded;
 
         reconnect_secondary(&c, epoch == 0);
         mark_epoch(c.secondary, epoch + 1);             /* it has resumed, and nobody has told us yet */
@@ -984,7 +984,9 @@ static void test_epoch_after_reconnecting(void)
 
         reconnect_secondary(&c, true);
         mark_epoch(c.secondary, epoch);                 /* what it still has to send is older */
+        discarded = count(&c, "discarded.packets");
         send_datagram(c.secondary, 1, "old");
+        wait_count(&c, "discarded.packets", discarded + 1);
         send_datagram(c.primary, 1, "old");
         wait_count(&c, "held", 1);
         fence(&c);
@@ -1007,7 +1009,9 @@ static void test_epoch_that_cannot_be(void)
     colo_test_expect_message(c.t, "*colo-compare 'comp0': secondary_in*checkpoint 2*0*");
     mark_epoch(c.secondary, 2);
     mark_epoch(c.secondary, UINT64_MAX / 2);
+    mark_epoch(c.secondary, UINT64_MAX);
     send_datagram(c.secondary, 1, "a lie");
+    wait_count(&c, "discarded.packets", 1);
     send_datagram(c.primary, 1, "a lie");
     wait_count(&c, "held", 1);
     fence(&c);

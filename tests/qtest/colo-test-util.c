@@ -24,10 +24,6 @@
 
 #define READ_SIZE (256 * 1024)
 
-/* Sizes of the headers of a file of filter-dump's (pcap), and of each packet in it. */
-#define CAPTURE_HEADER 24
-#define CAPTURE_PACKET_HEADER 16
-
 static void G_GNUC_NORETURN G_GNUC_PRINTF(1, 2) fail(const char *fmt, ...)
 {
     va_list ap;

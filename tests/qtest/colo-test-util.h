@@ -35,6 +35,10 @@ enum {
     ACK = 0x10,
 };
 
+/* Headers of a file of filter-dump's (pcap), and of each packet in it: bytes. */
+#define CAPTURE_HEADER 24
+#define CAPTURE_PACKET_HEADER 16
+
 typedef struct ColoTest ColoTest;
 
 /* The test's end of a socket of QEMU's: a stream of packets each way, as long as there is a connection. */

@@ -571,6 +571,7 @@ static void break_output_or_connect(World *w)
         for (guint lost = draw_below(&w->draw, g_queue_get_length(&w->output[COLO_SECONDARY]) + 1); lost > 0; lost--) {
             parcel_free(g_queue_pop_head(&w->output[COLO_SECONDARY]));
         }
+        colo_comparator_reconnected(w->comparator, COLO_SECONDARY);
         colo_comparator_peer_lost(w->comparator, w->now);
     }
 }

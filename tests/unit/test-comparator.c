@@ -559,6 +559,11 @@ START_TEST(numbered_epochs)
     secondary(rig, ACK, seq + 3, CLIENT, "abc");
     ck_assert_uint_eq(rig_held(rig, COLO_SECONDARY), 0);
 
+    ck_assert_int_eq(colo_epochs_behind(5, 7), -2);
+    ck_assert_int_eq(colo_epochs_behind(5, 6), -1);
+    ck_assert_int_eq(colo_epochs_behind(5, 5), 0);
+    ck_assert_int_eq(colo_epochs_behind(5, 0), 5);
+    ck_assert_int_eq(colo_epochs_behind(5, UINT64_MAX), -2);
     ck_assert(!colo_comparator_secondary_resumed(rig->c, -2, rig->now));
     ck_assert(!colo_comparator_secondary_resumed(rig->c, INT64_MIN, rig->now));
     ck_assert(colo_comparator_secondary_resumed(rig->c, INT64_MAX, rig->now));

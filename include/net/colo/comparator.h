@@ -123,10 +123,16 @@ void colo_comparator_checkpoint(ColoComparator *c, int64_t now);
 
 /*
  * The primary's stream has come to where its guest resumed after a checkpoint (or at the start of COLO): what it
- * sends from here on is of the next epoch.  If it has once said so it is taken to be in the old epoch, after each checkpoint, until
- * it says so again.
+ * sends from here on is of the next epoch.  Once there has been such a word, the primary is taken to be in the old epoch after each
+ * checkpoint until there is another.
  */
 void colo_comparator_primary_resumed(ColoComparator *c, int64_t now);
+
+/* How far a secondary that says @number, of which nothing is believed, is behind @told; -2: that cannot be. */
+static inline int64_t colo_epochs_behind(uint64_t told, uint64_t number)
+{
+    return number > told + 1 ? -2 : (int64_t)(told - number);
+}
 
 /*
  * The same of the secondary, which counts its epochs: it resumed from the checkpoint @behind before the last that was told of here;
