@@ -178,27 +178,32 @@ static const ColoComparatorOps compare_ops = {
 
 /* What comes in */
 
+/* The side's guest has resumed from checkpoint @number of its COLO, whose beginning we may not have been told of yet. */
+static bool compare_resumed(ColoCompare *s, ColoSide side, uint64_t number)
+{
+    bool counts = s->notify_dev || colo_frame_is_there();
+    int64_t behind = counts ? colo_epochs_behind(s->epoch, number) : 0;
+
+    trace_colo_compare_epoch(compare_id(s), side == COLO_PRIMARY ? "primary" : "secondary", number);
+    return colo_comparator_resumed(s->comparator, side, behind, compare_now(s));
+}
+
 static void compare_primary_packet(const uint8_t *frame, uint32_t size, uint32_t vnet_len, void *opaque)
 {
     ColoCompare *s = opaque;
+    uint64_t number;
 
-    if (colo_is_epoch_mark(frame + vnet_len, size - vnet_len, NULL)) {
-        trace_colo_compare_epoch(compare_id(s), "primary", s->epoch);
-        colo_comparator_primary_resumed(s->comparator, compare_now(s));
+    if (colo_is_epoch_mark(frame + vnet_len, size - vnet_len, &number)) {
+        compare_resumed(s, COLO_PRIMARY, number);
     } else {
         colo_comparator_packet(s->comparator, COLO_PRIMARY, frame, size, vnet_len, compare_now(s));
     }
 }
 
-/* The secondary has resumed from checkpoint @number of its COLO, whose beginning we may not have been told of yet. */
 static void compare_secondary_resumed(ColoCompare *s, uint64_t number)
 {
-    bool counts = s->notify_dev || colo_frame_is_there();
-    int64_t behind = counts ? colo_epochs_behind(s->epoch, number) : 0;
-
     s->number = number;
-    trace_colo_compare_epoch(compare_id(s), "secondary", number);
-    if (colo_comparator_secondary_resumed(s->comparator, behind, compare_now(s))) {
+    if (compare_resumed(s, COLO_SECONDARY, number)) {
         return;
     }
     colo_comparator_secondary_doubted(s->comparator);
@@ -483,6 +488,9 @@ static void compare_start(ColoCompare *s)
     /* The frame may have been there for long: these connections begin in the middle of an epoch. */
     colo_comparator_reconnected(s->comparator, COLO_PRIMARY);
     colo_comparator_reconnected(s->comparator, COLO_SECONDARY);
+    if (colo_frame_is_there()) {
+        colo_comparator_secondary_doubted(s->comparator);   /* the connection is older than this object */
+    }
 }
 
 static void compare_stop(ColoCompare *s)

@@ -265,7 +265,7 @@ static void primary_compare_or_not(ColoProxy *s, bool amid)
     }
     if (amid) {
         if (s->peer_epoch_set) {
-            colo_comparator_secondary_resumed(s->comparator, colo_epochs_behind(s->epoch, s->peer_epoch), proxy_now(s));
+            colo_comparator_resumed(s->comparator, COLO_SECONDARY, colo_epochs_behind(s->epoch, s->peer_epoch), proxy_now(s));
         }
         colo_frame_ask();
     }
@@ -613,7 +613,7 @@ static bool proxy_epoch(uint64_t number, void *opaque)
     }
     s->peer_epoch = number;
     s->peer_epoch_set = true;
-    return colo_comparator_secondary_resumed(s->comparator, colo_epochs_behind(s->epoch, number), proxy_now(s));
+    return colo_comparator_resumed(s->comparator, COLO_SECONDARY, colo_epochs_behind(s->epoch, number), proxy_now(s));
 }
 
 static void proxy_turn_ends(void *opaque)

@@ -17,11 +17,12 @@
  * and what comes before its memory has arrived is of no use to it.
  *
  * Epochs: when a guest under COLO resumes, a mark goes into its output, so that whoever compares it knows which
- * packets are from before the checkpoint, however long they have been on their way.  A secondary's says how many checkpoints there have
+ * packets are from before the checkpoint, however long they have been on their way.  It says how many checkpoints there have
  * been, and comes first on each new connection, too.
  */
 
 #include "qemu/osdep.h"
+#include "net/colo-frame.h"
 #include "net/colo-host.h"
 #include "net/colo-link.h"
 #include "net/colo-outlet.h"
@@ -59,7 +60,7 @@ struct FilterRedirector {
     QEMUBH *lost_bh;
     VMChangeStateEntry *vm_state;
     bool complained;            /* that the reader does not keep up */
-    bool marked;                /* a secondary: its guest's epoch has begun; this one: */
+    bool marked;                /* the guest's epoch has begun; this one: */
     uint64_t epoch;
     ColoCount input;
     ColoCount redirected;
@@ -74,6 +75,14 @@ struct FilterRedirector {
 static bool redirector_covers(NetFilterState *nf, NetFilterDirection direction)
 {
     return nf->direction == direction || nf->direction == NET_FILTER_DIRECTION_ALL;
+}
+
+/* True while the guest's output is to tell of its epochs. */
+static bool redirector_marks(NetFilterState *nf)
+{
+    FilterRedirector *s = FILTER_REDIRECTOR(nf);
+
+    return s->outdev && nf->on && redirector_covers(nf, NET_FILTER_DIRECTION_RX) && get_colo_mode() != COLO_MODE_NONE;
 }
 
 /* Out */
@@ -197,6 +206,9 @@ static void redirector_out_connected(bool connected, void *opaque)
         qemu_bh_schedule(s->lost_bh);
     } else if (s->marked && colo_host_is_secondary()) {
         redirector_begin_anew(s);
+    } else if (redirector_marks(NETFILTER(s)) && colo_outbox_is_empty(&s->out.outbox)) {
+        s->epoch = colo_frame_epoch();
+        redirector_append_mark(s);
     }
 }
 
@@ -310,14 +322,18 @@ static const ColoLinkOps redirector_in_ops = {
 
 /* The guest and the frame */
 
-/* From a checkpoint, or at the beginning of COLO, or because somebody had stopped it: a secondary's epoch goes on then. */
-static void redirector_guest_resumes(FilterRedirector *s)
+/*
+ * From a checkpoint, or at the beginning of COLO, or because somebody had stopped it, or switched us off: then a secondary's epoch
+ * goes on, and what waits in the outbox must not be taken for an older one's.
+ */
+static void redirector_guest_goes_on(FilterRedirector *s)
 {
-    if (!colo_host_is_secondary()) {
-        redirector_mark_epoch(s);
-    } else if (!s->marked || s->epoch != colo_host_epoch()) {
+    bool is_secondary = colo_host_is_secondary();
+    uint64_t epoch = is_secondary ? colo_host_epoch() : colo_frame_epoch();
+
+    if (!is_secondary || !s->marked || s->epoch != epoch) {
         s->marked = true;
-        s->epoch = colo_host_epoch();
+        s->epoch = epoch;
         redirector_mark_epoch(s);
     }
 }
@@ -330,8 +346,8 @@ static void redirector_vm_state(void *opaque, bool running, RunState state)
     if (!running) {
         return;
     }
-    if (s->outdev && nf->on && redirector_covers(nf, NET_FILTER_DIRECTION_RX) && get_colo_mode() != COLO_MODE_NONE) {
-        redirector_guest_resumes(s);
+    if (redirector_marks(nf)) {
+        redirector_guest_goes_on(s);
     }
     qemu_notify_event();    /* what had to wait while the guest stood still can be read now */
 }
@@ -340,6 +356,8 @@ static void redirector_status_changed(NetFilterState *nf, Error **errp)
 {
     if (!nf->on) {
         redirector_release_all(FILTER_REDIRECTOR(nf));
+    } else if (redirector_marks(nf) && runstate_is_running()) {
+        redirector_guest_goes_on(FILTER_REDIRECTOR(nf));
     }
 }
 

@@ -595,41 +595,29 @@ void colo_comparator_checkpoint(ColoComparator *c, int64_t now)
     take_early(c);
 }
 
-void colo_comparator_primary_resumed(ColoComparator *c, int64_t now)
+bool colo_comparator_resumed(ColoComparator *c, ColoSide side, int64_t behind, int64_t now)
 {
-    bool first = !c->marks_epochs[COLO_PRIMARY];
-    int32_t *behind = &c->epochs_behind[COLO_PRIMARY];
+    bool is_beginning = !c->marks_epochs[side] && c->epochs_behind[side] >= 0;
 
-    c->now = now;
-    c->marks_epochs[COLO_PRIMARY] = true;
-    if (first && *behind >= 0) {
-        /* Of the beginning.  What came before it is older still; since then as many checkpoints have been told of. */
-        release_held(c, true);
-    } else if (*behind > 0) {
-        (*behind)--;
-    } else {
-        *behind = 0;
-        take_early(c);                  /* it resumes after the frame tells us so: no word is on its way */
-    }
-}
-
-bool colo_comparator_secondary_resumed(ColoComparator *c, int64_t behind, int64_t now)
-{
-    if (behind < -1) {
+    if (behind < (side == COLO_SECONDARY ? -1 : 0)) {
         return false;
     }
     c->now = now;
-    c->marks_epochs[COLO_SECONDARY] = true;
-    c->epochs_behind[COLO_SECONDARY] = (int32_t)CLAMP(behind, 0, INT32_MAX / 2);
-    drop_early(c);                      /* of an epoch that is over already */
-    c->secondary_early = behind == -1;  /* it resumes before the frame tells us so */
+    c->marks_epochs[side] = true;
+    c->epochs_behind[side] = (int32_t)MIN(MAX(behind, 0), INT32_MAX / 2);
+    if (side == COLO_SECONDARY) {
+        drop_early(c);                      /* of an epoch that is over already */
+        c->secondary_early = behind == -1;  /* it resumes before the frame tells us so */
+    } else if (is_beginning) {
+        release_held(c, true);              /* what came before that is older still */
+    }
     return true;
 }
 
 void colo_comparator_reconnected(ColoComparator *c, ColoSide side)
 {
     c->marks_epochs[side] = false;
-    c->epochs_behind[side] = -1;        /* the primary's first mark will be that of the next checkpoint */
+    c->epochs_behind[side] = -1;        /* what it says first is not of the beginning */
     if (side == COLO_SECONDARY) {
         drop_early(c);
         c->secondary_away = false;

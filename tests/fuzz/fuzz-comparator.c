@@ -912,11 +912,13 @@ static void set_comparing(bool comparing)
 /* The side's guest has resumed, if it can have done so. */
 static void mark(ColoSide side)
 {
+    int64_t behind = (int64_t)m.epoch - m.next_mark[side];
+
     if (m.strict && m.next_mark[side] > m.epoch + (m.comparing && side == COLO_SECONDARY)) {
         return;
     }
-    if (side == COLO_SECONDARY && m.next_mark[side] > m.epoch + 1) {
-        REQUIRE(!colo_comparator_secondary_resumed(m.c, (int64_t)m.epoch - m.next_mark[side], m.now), "an epoch that cannot be yet");
+    if (behind < (side == COLO_SECONDARY ? -1 : 0)) {
+        REQUIRE(!colo_comparator_resumed(m.c, side, behind, m.now), "an epoch that cannot be yet");
         return;
     }
     TELL("mark: side %d, epoch %u of %u", side, m.next_mark[side], m.epoch);
@@ -928,11 +930,7 @@ static void mark(ColoSide side)
         m.settling = true;
         m.left_uncounted = true;
     }
-    if (side == COLO_PRIMARY) {
-        colo_comparator_primary_resumed(m.c, m.now);
-    } else {
-        REQUIRE(colo_comparator_secondary_resumed(m.c, (int64_t)m.epoch - m.next_mark[side], m.now), "an epoch that can be");
-    }
+    REQUIRE(colo_comparator_resumed(m.c, side, behind, m.now), "an epoch that can be");
     m.marks[side] = true;
     m.next_mark[side]++;
     REQUIRE(!m.strict || !m.settling || !m.open, "%u are held still", m.open);

@@ -924,7 +924,7 @@ static void test_epoch_marks(void)
     Compare c = start(",notify_dev=xen" NO_TIMEOUT);
 
     checkpoint(&c);                     /* the connections are from before it */
-    mark_epoch(c.primary, 0);
+    mark_epoch(c.primary, 1);
     mark_epoch(c.secondary, 1);
     for (int epoch = 1; epoch < 4; epoch++) {
         send_datagram(c.primary, 1, "equal");
@@ -939,7 +939,7 @@ static void test_epoch_marks(void)
         expect_datagram(c.out, 1, "old, so it leaves");
         send_datagram(c.secondary, 1, "new");
         wait_count(&c, "discarded.packets", epoch * 3 - 1);
-        mark_epoch(c.primary, 0);
+        mark_epoch(c.primary, epoch + 1);
         send_datagram(c.primary, 1, "new");
         wait_count(&c, "held", 1);
         fence(&c);
@@ -978,7 +978,7 @@ static void test_epoch_after_reconnecting(void)
         send_datagram(c.secondary, 1, "new");
         wait_count(&c, "secondary.packets", before + 1);
         checkpoint(&c);
-        mark_epoch(c.primary, 0);
+        mark_epoch(c.primary, epoch + 1);
         send_datagram(c.primary, 1, "new");
         expect_datagram(c.out, 1, "new");
 
@@ -1017,7 +1017,7 @@ static void test_epoch_that_cannot_be(void)
     fence(&c);
     checkpoint(&c);
     expect_datagram(c.out, 1, "a lie");
-    mark_epoch(c.primary, 0);
+    mark_epoch(c.primary, 1);
     mark_epoch(c.secondary, 1);
     send_datagram(c.secondary, 1, "the truth");
     send_datagram(c.primary, 1, "the truth");

@@ -333,10 +333,8 @@ static void comparator_takes_mark(World *w, ColoSide side, const Parcel *p)
 {
     bool begun = colo_comparator_is_comparing(w->comparator);
 
-    if (side == COLO_PRIMARY) {
-        colo_comparator_primary_resumed(w->comparator, w->now);
-    } else if (!colo_comparator_secondary_resumed(w->comparator, begun ? (int64_t)w->told - p->meta.epoch : 0, w->now)) {
-        world_fail(w, "the secondary's epoch %u is refused after %u", p->meta.epoch, w->told);
+    if (!colo_comparator_resumed(w->comparator, side, begun ? (int64_t)w->told - p->meta.epoch : 0, w->now)) {
+        world_fail(w, "epoch %u of the %s is refused after %u", p->meta.epoch, w->guest[side].name, w->told);
     }
 }
 
@@ -940,8 +938,8 @@ Outcome world_run(uint64_t seed, uint32_t classes, FILE *trace)
         if (!w->scenario.begins_at) {
             w->begun = w->running[COLO_SECONDARY] = true;
             colo_comparator_set_comparing(w->comparator, true, w->now);
-            colo_comparator_primary_resumed(w->comparator, w->now);
-            colo_comparator_secondary_resumed(w->comparator, 0, w->now);
+            colo_comparator_resumed(w->comparator, COLO_PRIMARY, 0, w->now);
+            colo_comparator_resumed(w->comparator, COLO_SECONDARY, 0, w->now);
         }
         run(w);
     }

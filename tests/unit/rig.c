@@ -154,12 +154,8 @@ void rig_checkpoint(Rig *rig)
 
 void rig_epoch(Rig *rig, ColoSide side)
 {
-    if (side == COLO_PRIMARY) {
-        colo_comparator_primary_resumed(rig->c, rig->now);
-    } else {
-        ck_assert(colo_comparator_secondary_resumed(rig->c, rig->told - rig->resumed, rig->now));
-        rig->resumed++;
-    }
+    ck_assert(colo_comparator_resumed(rig->c, side, rig->told - rig->resumed[side], rig->now));
+    rig->resumed[side]++;
     check_always(rig);
 }
 

@@ -32,7 +32,7 @@ typedef struct {
     int asked;              /* since the rig was made */
     int asked_in_epoch;
     int64_t told;           /* checkpoints */
-    int64_t resumed;        /* how often the secondary's guest has */
+    int64_t resumed[COLO_SIDES];    /* how often the side's guest has */
     ColoReason reason;      /* of the last question */
     ColoFlowKey flow;
     bool batch;             /* no flush after each frame */

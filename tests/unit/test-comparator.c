@@ -514,7 +514,7 @@ START_TEST(numbered_epochs)
     primary(rig, ACK, seq, CLIENT, "abc");
     secondary(rig, ACK, seq, CLIENT, "abc");
     rig_expect_nothing(rig);                            /* nobody knows from when that is */
-    ck_assert(colo_comparator_secondary_resumed(rig->c, 0, rig->now));
+    ck_assert(colo_comparator_resumed(rig->c, COLO_SECONDARY, 0, rig->now));
     secondary(rig, ACK, seq, CLIENT, "abc");
     rig_expect(rig, ACK, seq, 3);
     seq += 3;
@@ -522,7 +522,7 @@ START_TEST(numbered_epochs)
         bool early = epoch % 2;
 
         if (early) {
-            ck_assert(colo_comparator_secondary_resumed(rig->c, -1, rig->now));
+            ck_assert(colo_comparator_resumed(rig->c, COLO_SECONDARY, -1, rig->now));
             secondary(rig, ACK, seq, CLIENT, "abc");
             ck_assert_uint_eq(rig_held(rig, COLO_SECONDARY), 0);
             ck_assert(!colo_comparator_may_read(rig->c, COLO_SECONDARY));
@@ -531,9 +531,9 @@ START_TEST(numbered_epochs)
         if (!early) {
             secondary(rig, ACK, seq, CLIENT, "abc");    /* old */
             ck_assert_uint_eq(rig_held(rig, COLO_SECONDARY), 0);
-            ck_assert(colo_comparator_secondary_resumed(rig->c, 1, rig->now));
+            ck_assert(colo_comparator_resumed(rig->c, COLO_SECONDARY, 1, rig->now));
             secondary(rig, ACK, seq, CLIENT, "abc");    /* old still */
-            ck_assert(colo_comparator_secondary_resumed(rig->c, 0, rig->now));
+            ck_assert(colo_comparator_resumed(rig->c, COLO_SECONDARY, 0, rig->now));
             secondary(rig, ACK, seq, CLIENT, "abc");
         }
         ck_assert_uint_eq(rig_held(rig, COLO_SECONDARY), 1);
@@ -542,16 +542,16 @@ START_TEST(numbered_epochs)
         seq += 3;
     }
     /* Early once more, of a checkpoint that has never been told of. */
-    ck_assert(colo_comparator_secondary_resumed(rig->c, -1, rig->now));
+    ck_assert(colo_comparator_resumed(rig->c, COLO_SECONDARY, -1, rig->now));
     secondary(rig, ACK, seq, CLIENT, "cba");
-    ck_assert(colo_comparator_secondary_resumed(rig->c, -1, rig->now));
+    ck_assert(colo_comparator_resumed(rig->c, COLO_SECONDARY, -1, rig->now));
     secondary(rig, ACK, seq, CLIENT, "abc");
     rig_checkpoint(rig);
     primary(rig, ACK, seq, CLIENT, "abc");
     rig_expect(rig, ACK, seq, 3);
 
     /* And once more; then it says what cannot be, and is in doubt. */
-    ck_assert(colo_comparator_secondary_resumed(rig->c, -1, rig->now));
+    ck_assert(colo_comparator_resumed(rig->c, COLO_SECONDARY, -1, rig->now));
     secondary(rig, ACK, seq + 3, CLIENT, "abc");
     ck_assert(!colo_comparator_may_read(rig->c, COLO_SECONDARY));
     colo_comparator_secondary_doubted(rig->c);
@@ -564,11 +564,11 @@ START_TEST(numbered_epochs)
     ck_assert_int_eq(colo_epochs_behind(5, 5), 0);
     ck_assert_int_eq(colo_epochs_behind(5, 0), 5);
     ck_assert_int_eq(colo_epochs_behind(5, UINT64_MAX), -2);
-    ck_assert(!colo_comparator_secondary_resumed(rig->c, -2, rig->now));
-    ck_assert(!colo_comparator_secondary_resumed(rig->c, INT64_MIN, rig->now));
-    ck_assert(colo_comparator_secondary_resumed(rig->c, INT64_MAX, rig->now));
+    ck_assert(!colo_comparator_resumed(rig->c, COLO_SECONDARY, -2, rig->now));
+    ck_assert(!colo_comparator_resumed(rig->c, COLO_SECONDARY, INT64_MIN, rig->now));
+    ck_assert(colo_comparator_resumed(rig->c, COLO_SECONDARY, INT64_MAX, rig->now));
     rig_checkpoint(rig);
-    ck_assert(colo_comparator_secondary_resumed(rig->c, 0, rig->now));
+    ck_assert(colo_comparator_resumed(rig->c, COLO_SECONDARY, 0, rig->now));
     expect_comparing(rig, seq + 3);
     rig_expect_asked(rig, 1, COLO_REASON_PEER_LOST);
     rig_free(rig);
@@ -1274,8 +1274,8 @@ START_TEST(mark_without_a_checkpoint)
         rig_epoch(rig, COLO_SECONDARY);
         rig_epoch(rig, COLO_PRIMARY);
         if (epoch) {
-            ck_assert(colo_comparator_secondary_resumed(rig->c, 0, rig->now));
-            rig_epoch(rig, COLO_PRIMARY);
+            ck_assert(colo_comparator_resumed(rig->c, COLO_SECONDARY, 0, rig->now));
+            ck_assert(colo_comparator_resumed(rig->c, COLO_PRIMARY, 0, rig->now));
         }
         rig_checkpoint(rig);
         secondary(rig, ACK, 100 + 3 * (uint32_t)epoch, CLIENT, "old");
@@ -1287,6 +1287,44 @@ START_TEST(mark_without_a_checkpoint)
     rig_epoch(rig, COLO_SECONDARY);
     rig_epoch(rig, COLO_PRIMARY);
     expect_comparing(rig, 109);
+    rig_free(rig);
+}
+END_TEST
+
+/* The primary's guest is stopped and let go on by hand while the secondary is early: that is no word of the checkpoint. */
+START_TEST(primary_resumes_while_the_secondary_is_early)
+{
+    Rig *rig = rig_in_the_middle(100);
+
+    rig_epoch(rig, COLO_PRIMARY);
+    rig_epoch(rig, COLO_SECONDARY);
+    rig_epoch(rig, COLO_SECONDARY);
+    secondary(rig, ACK, 103, CLIENT, "new");
+    ck_assert(colo_comparator_resumed(rig->c, COLO_PRIMARY, 0, rig->now));
+    ck_assert(!colo_comparator_may_read(rig->c, COLO_SECONDARY));
+    primary(rig, ACK, 100, CLIENT, "old");
+    rig_expect_nothing(rig);
+    rig_checkpoint(rig);
+    rig_expect(rig, ACK, 100, 3);
+    rig_epoch(rig, COLO_PRIMARY);
+    primary(rig, ACK, 103, CLIENT, "new");
+    rig_expect(rig, ACK, 103, 3);
+    ck_assert(!colo_comparator_resumed(rig->c, COLO_PRIMARY, -1, rig->now));    /* it resumes after the word */
+    rig_expect_asked(rig, 0, 0);
+    rig_free(rig);
+}
+END_TEST
+
+/* One that has missed a mark, and hears the next, is in step. */
+START_TEST(primary_misses_a_mark)
+{
+    Rig *rig = rig_in_the_middle(100);
+
+    rig_epoch(rig, COLO_PRIMARY);
+    rig_checkpoint(rig);
+    rig_checkpoint(rig);
+    ck_assert(colo_comparator_resumed(rig->c, COLO_PRIMARY, 0, rig->now));
+    expect_comparing(rig, 100);
     rig_free(rig);
 }
 END_TEST
@@ -1556,10 +1594,10 @@ START_TEST(random_frames)
                 rig_checkpoint(rig);
                 break;
             case 1:
-                rig_epoch(rig, COLO_PRIMARY);
+                colo_comparator_resumed(rig->c, COLO_PRIMARY, g_rand_int_range(rand, -1, 3), rig->now);
                 break;
             case 2:
-                colo_comparator_secondary_resumed(rig->c, g_rand_int_range(rand, -2, 3), rig->now);
+                colo_comparator_resumed(rig->c, COLO_SECONDARY, g_rand_int_range(rand, -2, 3), rig->now);
                 break;
             case 3:
                 rig_wait(rig, g_rand_int_range(rand, 0, 1000) * MS);
@@ -1897,6 +1935,8 @@ int main(void)
     tcase_add_test(tc, primary_reconnected);
     tcase_add_test(tc, mark_overtakes_the_word_of_the_checkpoint);
     tcase_add_test(tc, mark_without_a_checkpoint);
+    tcase_add_test(tc, primary_resumes_while_the_secondary_is_early);
+    tcase_add_test(tc, primary_misses_a_mark);
     tcase_add_test(tc, secondary_sends_before_the_word_of_the_checkpoint);
     tcase_add_test(tc, switching_on_again_is_a_new_epoch);
     suite_add_tcase(suite, tc);

@@ -121,31 +121,22 @@ void colo_comparator_flush(ColoComparator *c);
  */
 void colo_comparator_checkpoint(ColoComparator *c, int64_t now);
 
-/*
- * The primary's stream has come to where its guest resumed after a checkpoint (or at the start of COLO): what it
- * sends from here on is of the next epoch.  Once there has been such a word, the primary is taken to be in the old epoch after each
- * checkpoint until there is another.
- */
-void colo_comparator_primary_resumed(ColoComparator *c, int64_t now);
-
-/* How far a secondary that says @number, of which nothing is believed, is behind @told; -2: that cannot be. */
+/* How far a side that says @number, of which nothing is believed, is behind @told; -2: that cannot be. */
 static inline int64_t colo_epochs_behind(uint64_t told, uint64_t number)
 {
     return number > told + 1 ? -2 : (int64_t)(told - number);
 }
 
 /*
- * The same of the secondary, which counts its epochs: it resumed from the checkpoint @behind before the last that was told of here;
- * 0: from that; -1: from the next, of which the word is still to come.
+ * The side's stream has come to where its guest resumed: from the checkpoint @behind before the last that was told of here (the beginning
+ * counts as one); 0: from that; -1, of the secondary: from the next, of which the word is still to come.  A side that has once said so is
+ * taken to be in the old epoch, after each checkpoint, until it says so again.
  *
  * Returns: false, and nothing is changed, if there can be no such epoch yet.
  */
-bool colo_comparator_secondary_resumed(ColoComparator *c, int64_t behind, int64_t now);
+bool colo_comparator_resumed(ColoComparator *c, ColoSide side, int64_t behind, int64_t now);
 
-/*
- * The side's connection is new, in the middle of an epoch: no word from before counts any more.  The primary's next will be that of the
- * next checkpoint.
- */
+/* The side's connection is new, in the middle of an epoch: no word from before counts any more. */
 void colo_comparator_reconnected(ColoComparator *c, ColoSide side);
 
 /* What the secondary sends is of no use until it says in which epoch it is. */
