@@ -87,6 +87,7 @@ struct ColoCompare {
     uint64_t epoch;                     /* checkpoints that have been told of since COLO began */
     uint64_t number;                    /* the secondary's epoch, as it has said on this connection last */
     bool doubted;                       /* that was wrong */
+    bool stale;                         /* the connection is older than the end of COLO */
     bool secondary_lost;
     ColoPeerLostReason secondary_lost_reason;
     ColoFrameUser frame_user;
@@ -260,7 +261,7 @@ static void compare_secondary_connected(bool connected, void *opaque)
 
     colo_comparator_reconnected(s->comparator, COLO_SECONDARY);
     s->number = 0;
-    s->doubted = false;
+    s->doubted = s->stale = false;
     if (connected) {
         s->secondary_lost = false;
         return;
@@ -353,9 +354,10 @@ static void compare_frame_comes_or_goes(ColoCompare *s)
     colo_comparator_set_comparing(s->comparator, false, compare_now(s));
     colo_comparator_set_comparing(s->comparator, there || always, compare_now(s));
     compare_turn_done(s);
-    if (there && s->number) {
-        colo_comparator_secondary_doubted(s->comparator);   /* it is of a COLO that has ended */
+    if (there && (s->stale || s->number)) {
+        colo_comparator_secondary_doubted(s->comparator);
     }
+    s->stale = !there && s->in[COLO_SECONDARY].connected;
     if (there && !s->notify_dev) {
         s->secondary_lost = false;
         colo_frame_watch_start(&s->watch);

@@ -18,7 +18,7 @@
  *
  * Epochs: when a guest under COLO resumes, a mark goes into its output, so that whoever compares it knows which
  * packets are from before the checkpoint, however long they have been on their way.  It says how many checkpoints there have
- * been, and comes first on each new connection, too.
+ * been, and comes first on each new connection, too; save where the primary's still has to write what is older.
  */
 
 #include "qemu/osdep.h"
@@ -75,14 +75,6 @@ struct FilterRedirector {
 static bool redirector_covers(NetFilterState *nf, NetFilterDirection direction)
 {
     return nf->direction == direction || nf->direction == NET_FILTER_DIRECTION_ALL;
-}
-
-/* True while the guest's output is to tell of its epochs. */
-static bool redirector_marks(NetFilterState *nf)
-{
-    FilterRedirector *s = FILTER_REDIRECTOR(nf);
-
-    return s->outdev && nf->on && redirector_covers(nf, NET_FILTER_DIRECTION_RX) && get_colo_mode() != COLO_MODE_NONE;
 }
 
 /* Out */
@@ -206,9 +198,8 @@ static void redirector_out_connected(bool connected, void *opaque)
         qemu_bh_schedule(s->lost_bh);
     } else if (s->marked && colo_host_is_secondary()) {
         redirector_begin_anew(s);
-    } else if (redirector_marks(NETFILTER(s)) && colo_outbox_is_empty(&s->out.outbox)) {
-        s->epoch = colo_frame_epoch();
-        redirector_append_mark(s);
+    } else {
+        s->marked = false;      /* the next packet comes behind a mark */
     }
 }
 
@@ -224,12 +215,27 @@ static void redirector_send(FilterRedirector *s, const struct iovec *iov, int io
     }
 }
 
-static void redirector_mark_epoch(FilterRedirector *s)
+/*
+ * Under COLO, and while we are in the chain, the guest's output says in which epoch it is: where that begins, and where we come to it
+ * in its midst.  Not more often: what lies before a secondary's last mark is discarded at a failover.
+ */
+static void redirector_keep_in_step(FilterRedirector *s)
 {
-    redirector_append_mark(s);
-    colo_turn_wanted(NULL);
-    if (!s->out.connected) {
-        qemu_bh_schedule(s->lost_bh);
+    NetFilterState *nf = NETFILTER(s);
+    bool is_secondary = colo_host_is_secondary();
+    uint64_t epoch = is_secondary ? colo_host_epoch() : colo_frame_epoch();
+
+    if (!s->outdev || !nf->on || !redirector_covers(nf, NET_FILTER_DIRECTION_RX) ||
+        (!is_secondary && !colo_frame_is_there())) {
+        s->marked = false;
+    } else if (!s->marked || s->epoch != epoch) {
+        s->marked = true;
+        s->epoch = epoch;
+        redirector_append_mark(s);
+        colo_turn_wanted(NULL);
+        if (!s->out.connected) {
+            qemu_bh_schedule(s->lost_bh);
+        }
     }
 }
 
@@ -277,6 +283,9 @@ static ssize_t redirector_receive_iov(NetFilterState *nf, NetClientState *sender
         colo_count(&s->discarded, size);
         return size;
     }
+    if (from_guest) {
+        redirector_keep_in_step(s);
+    }
     redirector_send(s, iov, iovcnt, vnet_len);
     colo_count(&s->redirected, size);
     return size;
@@ -322,43 +331,24 @@ static const ColoLinkOps redirector_in_ops = {
 
 /* The guest and the frame */
 
-/*
- * From a checkpoint, or at the beginning of COLO, or because somebody had stopped it, or switched us off: then a secondary's epoch
- * goes on, and what waits in the outbox must not be taken for an older one's.
- */
-static void redirector_guest_goes_on(FilterRedirector *s)
-{
-    bool is_secondary = colo_host_is_secondary();
-    uint64_t epoch = is_secondary ? colo_host_epoch() : colo_frame_epoch();
-
-    if (!is_secondary || !s->marked || s->epoch != epoch) {
-        s->marked = true;
-        s->epoch = epoch;
-        redirector_mark_epoch(s);
-    }
-}
-
 static void redirector_vm_state(void *opaque, bool running, RunState state)
 {
     FilterRedirector *s = opaque;
-    NetFilterState *nf = NETFILTER(s);
 
-    if (!running) {
-        return;
+    redirector_keep_in_step(s);
+    if (running) {
+        qemu_notify_event();    /* what had to wait while the guest stood still can be read now */
     }
-    if (redirector_marks(nf)) {
-        redirector_guest_goes_on(s);
-    }
-    qemu_notify_event();    /* what had to wait while the guest stood still can be read now */
 }
 
 static void redirector_status_changed(NetFilterState *nf, Error **errp)
 {
+    FilterRedirector *s = FILTER_REDIRECTOR(nf);
+
     if (!nf->on) {
-        redirector_release_all(FILTER_REDIRECTOR(nf));
-    } else if (redirector_marks(nf) && runstate_is_running()) {
-        redirector_guest_goes_on(FILTER_REDIRECTOR(nf));
+        redirector_release_all(s);
     }
+    redirector_keep_in_step(s);
 }
 
 static void redirector_handle_event(NetFilterState *nf, int event, Error **errp)
@@ -397,8 +387,6 @@ static void redirector_setup(NetFilterState *nf, Error **errp)
         colo_link_close(&s->in);
         return;
     }
-    s->marked = s->outdev && redirector_covers(nf, NET_FILTER_DIRECTION_RX) && colo_host_is_secondary();
-    s->epoch = colo_host_epoch();
     colo_outlet_open(&s->to_network, nf, s->vnet_hdr);
     s->lost_bh = qemu_bh_new(redirector_out_lost, s);
     s->vm_state = qemu_add_vm_change_state_handler(redirector_vm_state, s);

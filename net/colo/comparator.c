@@ -617,7 +617,7 @@ bool colo_comparator_resumed(ColoComparator *c, ColoSide side, int64_t behind, i
 void colo_comparator_reconnected(ColoComparator *c, ColoSide side)
 {
     c->marks_epochs[side] = false;
-    c->epochs_behind[side] = -1;        /* what it says first is not of the beginning */
+    c->epochs_behind[side] = -1;        /* what it says first in this epoch is not of the beginning */
     if (side == COLO_SECONDARY) {
         drop_early(c);
         c->secondary_away = false;

@@ -254,6 +254,20 @@ class LostTest(PairTest):
         self.assertEqual(divergences.get("timeout", 0), 0, divergences)
         wait_until(pair.colo_runs, 5, "both guests running under COLO")
 
+    def test_switched_off_over_a_checkpoint(self) -> None:
+        """What was switched off meanwhile compares again: nothing leaves that the secondary, frozen, does not stand by."""
+        pair = self.start(checkpoint_delay=NEVER)
+        path = "/objects/" + ("f0" if pair.options.usage == "proxy" else "redire1")
+        pair.primary.monitor.command("qom-set", path=path, property="status", value="off")
+        make_checkpoint(pair, NEVER)
+        pair.primary.monitor.command("qom-set", path=path, property="status", value="on")
+        make_checkpoint(pair, NEVER)
+        client.request(pair.network)
+        pair.secondary.stop()
+        began = time.monotonic()
+        client.request(pair.network)
+        self.assertGreater(time.monotonic() - began, COMPARE_TIMEOUT / 2)
+
 
 if __name__ == "__main__":
     unittest.main()

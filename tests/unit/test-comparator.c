@@ -1202,7 +1202,6 @@ START_TEST(reconnected_without_marks)
 }
 END_TEST
 
-/* The frame's word and the secondary's mark take different ways: the mark may win. */
 /* The primary's connection is another one; what the secondary has sent early is none of its business. */
 START_TEST(primary_reconnected)
 {
@@ -1211,16 +1210,22 @@ START_TEST(primary_reconnected)
     rig_epoch(rig, COLO_PRIMARY);
     rig_epoch(rig, COLO_SECONDARY);
     rig_epoch(rig, COLO_SECONDARY);     /* of the next */
-    secondary(rig, ACK, 100, CLIENT, "early");
+    secondary(rig, ACK, 104, CLIENT, "early");
+    primary(rig, ACK, 100, CLIENT, "held");
     colo_comparator_reconnected(rig->c, COLO_PRIMARY);
+    ck_assert(colo_comparator_resumed(rig->c, COLO_PRIMARY, 0, rig->now));
+    rig_expect_nothing(rig);            /* that is not the beginning */
     rig_checkpoint(rig);
-    primary(rig, ACK, 100, CLIENT, "early");
-    rig_expect(rig, ACK, 100, 5);
-    expect_comparing(rig, 105);
+    rig_expect(rig, ACK, 100, 4);
+    rig_epoch(rig, COLO_PRIMARY);
+    primary(rig, ACK, 104, CLIENT, "early");
+    rig_expect(rig, ACK, 104, 5);
+    expect_comparing(rig, 109);
     rig_free(rig);
 }
 END_TEST
 
+/* The frame's word and the secondary's mark take different ways: the mark may win. */
 START_TEST(mark_overtakes_the_word_of_the_checkpoint)
 {
     Rig *rig = rig_in_the_middle(100);

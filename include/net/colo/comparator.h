@@ -130,7 +130,7 @@ static inline int64_t colo_epochs_behind(uint64_t told, uint64_t number)
 /*
  * The side's stream has come to where its guest resumed: from the checkpoint @behind before the last that was told of here (the beginning
  * counts as one); 0: from that; -1, of the secondary: from the next, of which the word is still to come.  A side that has once said so is
- * taken to be in the old epoch, after each checkpoint, until it says so again.
+ * taken to be in the old epoch, after each checkpoint, until it says so again.  What the primary sent before the beginning leaves then.
  *
  * Returns: false, and nothing is changed, if there can be no such epoch yet.
  */
