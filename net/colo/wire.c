@@ -161,7 +161,7 @@ void colo_epoch_mark(uint8_t mark[COLO_EPOCH_MARK_SIZE], uint64_t number)
 
     memset(mark, 0, COLO_EPOCH_MARK_SIZE);
     colo_put_be16(mark + 12, 0x88b5);
-    memcpy(mark + 14, word, strlen(word));
+    memcpy(mark + 14, word, sizeof(word));      /* with its end, where the number begins */
     colo_put_be64(mark + MARK_NUMBER, number);
 }
 
@@ -173,7 +173,7 @@ bool colo_is_epoch_mark(const uint8_t *frame, size_t size, uint64_t *number)
         return false;
     }
     colo_epoch_mark(mark, 0);
-    if (memcmp(frame, mark, MARK_NUMBER)) {
+    if (memcmp(frame, mark, MARK_NUMBER) != 0) {
         return false;
     }
     if (number) {
