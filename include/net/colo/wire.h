@@ -45,7 +45,7 @@ size_t colo_wire_header(uint8_t header[COLO_WIRE_HEADER_MAX], bool vnet, uint32_
 
 /*
  * The mark of an epoch: a frame that a guest's output stream carries where the guest resumed from a checkpoint.
- * @number: a secondary's checkpoints so far.  See docs/how-it-works.rst.
+ * @number: the checkpoints since COLO began.  See docs/how-it-works.rst.
  */
 #define COLO_EPOCH_MARK_SIZE 32
 void colo_epoch_mark(uint8_t mark[COLO_EPOCH_MARK_SIZE], uint64_t number);
