@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Iterator, Sequence
 
 from . import graft, source
-from .machine import BUILD, ROOT, Failure, Progress, need, reporting, run_logged, step
+from .machine import BUILD, ROOT, Failure, Progress, need, reporting, run_logged
 from .series import SERIES, Series, add_series_option, own_series
 
 PACKAGES = (
@@ -83,7 +83,7 @@ def _locked(directory: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            with step("waiting for another build-qemu to end"):
+            with Progress("waiting for another build-qemu to end"):
                 fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -28,7 +28,7 @@ from .series import SERIES, STABLE, own_series
 TIDY_PACKAGES = ["clang-tidy", "clang"]
 REPLAY_PACKAGES = ["tshark", "iproute2", "util-linux"]
 PAIR_PACKAGES = ["iproute2"]
-PROXY_TOO = r"^pair\.test_(?!usage|proxy|libvirt)"   # pair tests that do not say which objects they are about
+PROXY_TOO = re.compile(r"^pair\.test_(?!usage|proxy|libvirt)")   # pair tests that do not say which objects they are about
 FUZZ_SECONDS = 5            # for each target
 QTEST_TIMEOUT = 600         # seconds for one program
 
@@ -62,6 +62,9 @@ class Tally:
     def skip(self, name: str, why: str) -> None:
         self.skips.append(self.about + name)
         print(f"  skipped {name}: {why}", flush=True)
+
+    def count(self) -> int:
+        return self.passed + len(self.failures) + len(self.skips)
 
     def closing_line(self) -> str:
         return f"{self.passed} passed, {len(self.failures)} failed, {len(self.skips)} skipped"
@@ -179,7 +182,7 @@ class _Reporter(unittest.TestResult):
         self.tally.ok(self._name(test))
 
 
-def _run_unittests(tally: Tally, directory: Path, pattern: str | None, timed: bool) -> None:
+def _run_unittests(tally: Tally, directory: Path, pattern: re.Pattern[str] | None, timed: bool) -> None:
     for path in sorted(directory.glob("test_*.py")):
         spec = importlib.util.spec_from_file_location(f"{directory.name}.{path.stem}", path)
         module = importlib.util.module_from_spec(spec)
@@ -187,7 +190,7 @@ def _run_unittests(tally: Tally, directory: Path, pattern: str | None, timed: bo
         spec.loader.exec_module(module)
         suite = unittest.defaultTestLoader.loadTestsFromModule(module)
         for test in _flatten(suite):
-            if pattern and not re.search(pattern, test.id()):
+            if pattern and not pattern.search(test.id()):
                 _forget(suite, test)
         reporter = _Reporter(tally, timed)
         try:
@@ -214,8 +217,10 @@ def _forget(suite: unittest.TestSuite, test: unittest.TestCase) -> None:
 
 def scripts(tally: Tally, arguments: argparse.Namespace) -> None:
     """the graft, where sources come from, the connection to a monitor"""
-    for series in STABLE:
+    all_series = [arguments.series] if arguments.series else STABLE
+    for series in all_series:
         build.pristine(series)
+    os.environ["COLO_SERIES"] = " ".join(all_series)
     _run_unittests(tally, ROOT / "tests/scripts", arguments.pattern, timed=False)
 
 
@@ -282,16 +287,23 @@ def qtest(tally: Tally, arguments: argparse.Namespace) -> None:
         _run_qtest(tally, emulator, name, arguments.pattern)
 
 
-def _run_qtest(tally: Tally, emulator: Path, name: str, pattern: str | None) -> None:
+def _run_qtest(tally: Tally, emulator: Path, name: str, pattern: re.Pattern[str] | None) -> None:
     program = emulator.parent / "tests/qtest" / name
     # Memory that has been freed must not stay for long: some tests look at how much there is.
     environment = {"ASAN_OPTIONS": "quarantine_size_mb=8", **os.environ, "QTEST_QEMU_BINARY": str(emulator),
                    "G_TEST_DBUS_DAEMON": ""}
+    chosen = []
+    if pattern:
+        listed = subprocess.run([program, "-l"], cwd=emulator.parent, capture_output=True, text=True, env=environment).stdout
+        paths = [path for path in re.findall(r"^/\S+$", listed, re.M) if pattern.search(f"{name}: {path}")]
+        chosen = [word for path in paths for word in ("-p", path)]
+        if not chosen:
+            return
     log = BUILD / "log" / f"qtest-{name}.log"
     ended = ""
     with open(log, "w+", encoding="utf-8", errors="replace") as out:
         try:
-            status = subprocess.run([program, "--tap", "-k"], cwd=emulator.parent, stdout=out, stderr=out,
+            status = subprocess.run([program, "--tap", "-k", *chosen], cwd=emulator.parent, stdout=out, stderr=out,
                                     stdin=subprocess.DEVNULL, env=environment,
                                     timeout=QTEST_TIMEOUT).returncode
         except subprocess.TimeoutExpired:
@@ -302,8 +314,6 @@ def _run_qtest(tally: Tally, emulator: Path, name: str, pattern: str | None) -> 
     outcomes = re.findall(r"^(ok|not ok) \d+ (\S+)(.*)$", text, re.M)
     for word, test, rest in outcomes:
         title = f"{name}: {test}"
-        if pattern and not re.search(pattern, title):
-            continue
         if "# SKIP" in rest:
             tally.skip(title, rest.partition("# SKIP")[2].strip())
         elif word == "ok":
@@ -339,6 +349,13 @@ SUITES_IN_QEMU: dict[str, Suite] = {
 }
 
 
+def _regex(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is no regular expression: {error}") from error
+
+
 def parse_arguments() -> argparse.Namespace:
     suites = {**SUITES, **SUITES_IN_QEMU}
     listing = "; ".join(f"{name}: {suite.__doc__}" for name, suite in suites.items())
@@ -349,7 +366,7 @@ def parse_arguments() -> argparse.Namespace:
         epilog=f"The suites: {listing}.")
     parser.add_argument("--only", metavar="SUITE", action="append", choices=suites,
                         help="run this suite only (may be repeated)")
-    parser.add_argument("--pattern", metavar="REGEX",
+    parser.add_argument("--pattern", metavar="REGEX", type=_regex,
                         help="of the scripts, replay, qtest, pair and proxy suites, run only tests whose name fits")
     parser.add_argument("--sanitize", action="store_true",
                         help="let the qtest, pair and proxy suites use a QEMU built with the sanitizers")
@@ -383,6 +400,8 @@ def main() -> None:
                 own = arguments.emulator if suite is not qtest else None     # whose tests are built with their QEMU
                 tally.about = f"QEMU {own or arguments.series}: "
                 _run(tally, name, suite, arguments)
+        if arguments.pattern and not tally.count():
+            tally.fail("check", f"no test's name fits --pattern {arguments.pattern.pattern}; without it, all are run and named")
         for name in tally.failures:
             print(f"failed: {name}")
         for name in tally.skips:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import core
-from .machine import BUILD, ROOT, Failure, output_of, reporting, step
+from .machine import BUILD, ROOT, Failure, Progress, output_of, reporting
 
 DIRECTORY = BUILD / "coverage"
 PACKAGES = ["gcovr"]
@@ -72,7 +72,7 @@ def run_tests(seeds: int) -> None:
                 if path.is_file() and os.access(path, os.X_OK)]
     if seeds:
         commands.append([DIRECTORY / "tests/sim/sim", "--seeds", str(seeds)])
-    with step("running") as progress:
+    with Progress("running") as progress:
         for number, command in enumerate(commands):
             progress.update(number / len(commands), command[0].name)
             result = subprocess.run(command, cwd=DIRECTORY, capture_output=True, text=True, errors="replace")

@@ -117,7 +117,7 @@ def pairs_of(primary: Node, secondary: Node) -> list[tuple[Disk, str]]:
 
 
 def nbd_address(secondary: Node, arguments: argparse.Namespace) -> tuple[str, str]:
-    host, _, port = (arguments.nbd or f"{secondary.host}:{NBD_PORT}").rpartition(":")
+    host, _, port = (arguments.nbd or f"{secondary.host_for('--nbd HOST:PORT')}:{NBD_PORT}").rpartition(":")
     return host.strip("[]"), port
 
 
@@ -510,7 +510,7 @@ def parse_arguments() -> argparse.Namespace:
     starting = argparse.ArgumentParser(add_help=False)
     starting.add_argument("--migrate", metavar="URI", help="where the secondary takes the guest (default: it is asked)")
     starting.add_argument("--nbd", metavar="HOST:PORT", help="where the secondary is to serve its disks (default: the host of its "
-                                                             f"monitor, port {NBD_PORT})")
+                                                             f"monitor, port {NBD_PORT}; needed if only the primary's is on another machine)")
     starting.add_argument("--checkpoint-delay", metavar="MS", type=int,
                           help="after what time without a divergence a checkpoint is made all the same")
     commands.add_parser("protect", parents=[starting], help="make the secondary the guest's copy; disks must be alike")
@@ -543,6 +543,8 @@ def main() -> None:
         primary = Node(arguments.primary, "primary") if arguments.primary else None
         secondary = Node(arguments.secondary, "secondary") if arguments.secondary else None
         nodes = [node for node in (primary, secondary) if node]
+        if primary and secondary and secondary.is_here and not primary.is_here:
+            secondary.host = None
         if arguments.command in ("protect", "resync"):
             globals()[arguments.command](primary, secondary, arguments)
         elif arguments.command == "failover":

@@ -66,7 +66,7 @@ def run(emulator: Path, usage: str, device: str, size: int, keep: bool) -> Resul
         story.tell(f"the client at {network.client_address} downloads {size / 1e6:.0f} MB")
         download.wait_for(int(size * KILL_AT))
         killed = time.monotonic()
-        pair.kill_primary()
+        pair.primary.kill()
         story.tell(f"after {download.received / 1e6:.0f} MB the primary is killed (SIGKILL)")
         pair.failover()
         story.tell("the secondary has been told (x-colo-lost-heartbeat) and carries on alone")

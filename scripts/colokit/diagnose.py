@@ -81,7 +81,7 @@ def _of_one(node: Node) -> Iterator[Finding]:
                       "look at the network between the nodes, and at what the secondary's QEMU says of its connection")
     if comparison and mode == "primary" and not comparison["comparing"]:
         yield Finding("the guest's output passes without being compared",
-                      "the object is switched off (status=off, active=off), or the secondary is lost")
+                      "the filter is switched off (qom-set its status to on), or the secondary is lost")
 
 
 def _of_both(primary: Node, secondary: Node) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from .machine import BUILD, ROOT, Failure, as_root, need, output_of, run_logged, step
+from .machine import BUILD, ROOT, Failure, Progress, as_root, need, output_of, run_logged
 
 SOURCES = ROOT / "tests" / "guest"
 DIRECTORY = BUILD / "guest"
@@ -97,7 +97,7 @@ def build() -> Guest:
     DIRECTORY.mkdir(parents=True, exist_ok=True)
     stamp.unlink(missing_ok=True)
     unpacked = _fetch()
-    with step("building the guest"):
+    with Progress("building the guest"):
         _extract_kernel(unpacked, files.kernel)
         _copy_firmware(unpacked, files.firmware)
         _compile(files.content_program.parent)

@@ -20,10 +20,9 @@ from pathlib import Path
 
 from . import build, client, ctl
 from .client import Dripping, Writer
-from .machine import Failure, become_root, reporting
+from .machine import Failure, become_root, reporting, wait_until
 from .network import Network
 from .node import Node
-from .pair import wait_until
 from .procedure import Procedure
 from .series import add_series_option
 
@@ -114,7 +113,7 @@ class Kills:
 
     def control(self, command: str, *sides: str) -> None:
         """colo-ctl, for those monitors."""
-        arguments = argparse.Namespace(migrate=None, nbd=f"{self.nodes.nodes['secondary'].address}:9999", checkpoint_delay=5000,
+        arguments = argparse.Namespace(migrate=None, nbd=f"{self.nodes.hosts['secondary'].address}:9999", checkpoint_delay=5000,
                                        primary_is_dead=True)
         for side in sides:
             wait_until(getattr(self.nodes, side).probe_path.exists, 30, f"the {side}'s monitor")
@@ -247,12 +246,16 @@ def main() -> None:
         prog="kills",
         description="Kill the primary and the secondary of a guest with a disk in turns, at random moments, while clients work; "
                     "check all they have got and all the disk holds after each. Exit status 0 if nothing was wrong.")
-    parser.add_argument("kills", type=int, help="how often")
+    parser.add_argument("kills", metavar="N", type=int, help="how often")
     parser.add_argument("--seed", type=int, help="what happens when (default: drawn, and printed)")
     parser.add_argument("--emulator", metavar="FILE", type=Path, help="use this QEMU of a build directory; nothing is built")
     parser.add_argument("--four", action="store_true", help="with the four objects instead of one colo-proxy on each side")
     add_series_option(parser)
     arguments = parser.parse_args()
+    if arguments.kills < 1:
+        parser.error("N must be at least 1")
+    if arguments.emulator and not arguments.emulator.exists():
+        parser.error(f"there is no {arguments.emulator}; without --emulator one is built")
     with reporting("kills"):
         emulator = (arguments.emulator or build.build_qemu(arguments.series)).resolve()
         become_root("kills")

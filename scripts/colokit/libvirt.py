@@ -16,9 +16,8 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 from . import guest
-from .machine import Failure, need
+from .machine import Failure, need, wait_until
 from .network import Network
-from .pair import wait_until
 
 PACKAGES = ("libvirt-daemon", "libvirt-daemon-driver-qemu", "libvirt-clients")
 SYSTEM = ("/etc/libvirt", "/run/libvirt", "/var/lib/libvirt", "/var/log/libvirt", "/var/cache/libvirt")

@@ -139,11 +139,6 @@ class Progress:
         self._print(f"{self.title}: {outcome} ({self._elapsed()})", last=True)
 
 
-def step(title: str) -> Progress:
-    """`with step("fetching"):` is a Progress that only knows start and end."""
-    return Progress(title)
-
-
 def wait_until(condition: Callable[[], Any], timeout: float, what: str) -> Any:
     """Look again and again until the condition holds; return what it returned."""
     deadline = time.monotonic() + timeout

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterable, Iterator
 
-from .machine import BUILD, ROOT, Failure, need, reporting, step
+from .machine import BUILD, ROOT, Failure, Progress, need, reporting
 
 TABLE = ROOT / "tests/mutants/mutants.py"
 DIRECTORY = BUILD / "mutants"
@@ -210,7 +210,7 @@ def run(mutants: list[Mutant], jobs: int) -> Iterator[tuple[Mutant, bool, str]]:
         finally:
             workers.put(worker)
 
-    with step("without any mutant"):
+    with Progress("without any mutant"):
         for worker in everyone:
             worker.prepare()
             workers.put(worker)

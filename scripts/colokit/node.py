@@ -35,17 +35,25 @@ class Node:
 
     def __init__(self, where: str, side: str):
         self.side = side
-        self.host = "127.0.0.1"         # as far as the monitor tells
+        self.host: str | None = "127.0.0.1"     # as far as the monitor tells
+        self.is_here = True             # as it is, of a path or a domain of libvirt's
         if where.startswith("libvirt:"):
             self.monitor = LibvirtMonitor(where.removeprefix("libvirt:"), side)
         else:
             place = parse_place(where)
             if isinstance(place, tuple):
-                self.host = place[0]
+                self.host, self.is_here = place[0], False
             elif not place.exists():
                 raise Failure(f"{side}: there is no {place}; start its QEMU with -qmp unix:{place},server=on,wait=off")
             self.monitor = Monitor(place, side)
         self.command = self.monitor.command
+
+    def host_for(self, option: str) -> str:
+        """Where the other node finds this one's host; @option says so if the monitor does not."""
+        if self.host is None:
+            raise Failure(f"the {self.side}'s monitor is one of this machine, and does not tell by what address the other node reaches "
+                          f"it: say so with {option}")
+        return self.host
 
     # ------------------------------------------------------------ state
 
@@ -75,7 +83,9 @@ class Node:
         """Where it takes a migration, as a URI that its peer can use."""
         for address in self.migration().get("socket-address", []):
             if address.get("type") == "inet":
-                host = self.host if address["host"] in ("0.0.0.0", "::") else address["host"]
+                host = address["host"]
+                if host in ("0.0.0.0", "::"):
+                    host = self.host_for("--migrate tcp:HOST:PORT")
                 return f"tcp:{f'[{host}]' if ':' in host else host}:{address['port']}"
             if address.get("type") == "unix":
                 return f"unix:{address['path']}"

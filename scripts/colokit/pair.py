@@ -13,34 +13,20 @@ pair.directory and stays there; the oldest runs are removed.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import itertools
 import os
 import re
-import resource
-import shutil
-import signal
-import subprocess
 import time
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Iterator
 
 from . import guest
-from .machine import BUILD, Failure, wait_until
-from .network import Namespace, Network
-from .qmp import Monitor
+from .couple import Couple
+from .machine import Failure, wait_until
+from .network import Network
+from .process import Qemu
 from .series import series_of
 
-RUNS = BUILD / "run"
-RUNS_KEPT = 40
-BOOT_TIMEOUT = 120.0
-END_TIMEOUT = 10.0          # a monitor closes before its process is gone
-FRAMES = 25                 # of the thread that crashed
-COLO_TIMEOUT = 60.0
-
-ROLES = ("primary", "secondary")
 DEVICES = tuple(guest.NIC_MODULES)
 
 # "current" and "2016" are the command lines of QEMU's docs/COLO-FT.txt and of
@@ -51,8 +37,6 @@ DEVICES = tuple(guest.NIC_MODULES)
 # on each side.
 USAGES = ("current", "2016", "none", "twin", "proxy")
 
-# Both hosts of the documentation are this one.
-HOSTS = ("127.0.0.1", "127.0.0.2")
 MIRROR_PORT, COMPARE_PORT, MIGRATION_PORT = 9003, 9004, 9998
 LOCAL_PORTS = (9001, 9005)      # between the primary's own objects: to colo-compare, and from it
 
@@ -66,139 +50,6 @@ REMOVED = {
     "primary": (("comp0", "iothread1", "m0", "redire0", "redire1"), (), ()),
     "secondary": ((), ("f2", "f1"), ("red1", "red0")),
 }
-
-PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
-_numbers = itertools.count()
-
-
-class Qemu:
-    """One QEMU process with its monitor and its logs."""
-
-    def __init__(self, role: str, path: Path, host: Namespace, command: list[str], processors: set[int]):
-        def prepare() -> None:
-            _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            os.sched_setaffinity(0, processors)
-            may_be = resource.getrlimit(resource.RLIMIT_CORE)[1]
-            resource.setrlimit(resource.RLIMIT_CORE, (may_be, may_be))
-
-        self.role = role
-        self.program = command[0]
-        self.console_path = Path(f"{path}.console")
-        self.trace_path = Path(f"{path}.trace")
-        self.output_path = Path(f"{path}.output")
-        self.monitor_path = Path(f"{path}.qmp")
-        self.probe_path = Path(f"{path}.probe")     # another monitor, for whoever else wants one
-        self.stopped = False
-        self._monitor: Monitor | None = None
-        self.core_directory = Path(f"{path}.core")  # its working directory; a core tells no other way whose it is
-        self.core_directory.mkdir(exist_ok=True)
-        command = host.command(command)
-        Path(f"{path}.command").write_text("\n".join(command) + "\n")
-        with open(self.output_path, "wb") as output:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=self.core_directory,
-                start_new_session=True, preexec_fn=prepare)
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    @property
-    def alive(self) -> bool:
-        return self.process.poll() is None
-
-    def check_alive(self) -> None:
-        if not self.alive:
-            raise Failure(self.end())
-
-    def end(self, timeout: float = END_TIMEOUT) -> str:
-        """How it ended, and its last words; that it runs, if it still does."""
-        try:
-            status = self.process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            return f"the {self.role} QEMU still runs"
-        last = self.output().strip().splitlines()[-3:] + self._stack()
-        return f"the {self.role} QEMU has ended with status {status}" + "".join(f"\n    {line}" for line in last)
-
-    def _stack(self) -> list[str]:
-        """Where it crashed, if it has left a core and there is a debugger."""
-        cores = list(self.core_directory.iterdir())
-        if not cores or not shutil.which("gdb"):
-            return []
-        said = subprocess.run(["gdb", "-batch", "-ex", f"bt {FRAMES}", "-ex", "info threads", self.program, cores[0]],
-                              stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False).stdout
-        return [line for line in said.splitlines() if re.match(r"#|\*? +\d+ +Thread", line)]
-
-    @property
-    def monitor(self) -> Monitor:
-        """The connection to the monitor, made when it is first wanted."""
-        if self._monitor is None:
-            def connected() -> Monitor | None:
-                self.check_alive()
-                with contextlib.suppress(Failure):      # the socket is there before somebody listens
-                    return Monitor(self.monitor_path, self.role, self.end) if self.monitor_path.exists() else None
-            self._monitor = wait_until(connected, 30, f"the {self.role}'s monitor")
-        return self._monitor
-
-    def console(self) -> str:
-        """What the guest has written to its serial console."""
-        return _text(self.console_path)
-
-    def trace(self) -> list[str]:
-        """The lines of the trace log, oldest first."""
-        return _text(self.trace_path).splitlines()
-
-    def timed_trace(self) -> Iterator[tuple[float, str]]:
-        """The same, each line with its time in seconds since 1970 apart."""
-        for line in self.trace():
-            if found := re.match(r"\d+@(\d+\.\d+):(.*)", line):
-                yield float(found[1]), found[2]
-            elif found := re.match(r"(\S+)Z (.*)", line):         # since 10.2
-                yield datetime.fromisoformat(found[1] + "+00:00").timestamp(), found[2]
-
-    def output(self) -> str:
-        """What QEMU itself has said."""
-        return _text(self.output_path)
-
-    def figures(self) -> dict[str, float]:
-        """Resident memory in MiB and processor time in seconds so far."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        ticks = int(fields[11]) + int(fields[12])
-        return {"memory": int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) / 1024,
-                "cpu": ticks / os.sysconf("SC_CLK_TCK")}
-
-    def overhead(self) -> float:
-        """Seconds of processor time so far of all threads but the guest's processors."""
-        guests = {cpu["thread-id"] for cpu in self.monitor.command("query-cpus-fast")}
-        ticks = 0
-        for task in Path(f"/proc/{self.pid}/task").iterdir():
-            if int(task.name) not in guests:
-                fields = (task / "stat").read_text().rpartition(")")[2].split()
-                ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
-
-    def stop(self) -> None:
-        """Stop the process as a whole, as if its host had frozen."""
-        os.kill(self.pid, signal.SIGSTOP)
-        self.stopped = True
-
-    def cont(self) -> None:
-        os.kill(self.pid, signal.SIGCONT)
-        self.stopped = False
-
-    def kill(self) -> None:
-        """End the process as a power cut would."""
-        self.process.kill()
-        self.process.wait()
-
-    def close(self) -> None:
-        self.kill()
-        if self._monitor:
-            self._monitor.close()
-            self._monitor = None
-
 
 @dataclass
 class Options:
@@ -227,43 +78,14 @@ class Options:
         return ",vnet_hdr_support=on" if self.device.startswith("virtio") else ""
 
 
-@dataclass(frozen=True)
-class Node:
-    """What stands for a host; after a failover the primary is on the other one."""
-
-    address: str
-    tap: str
-
-
-class Pair:
+class Pair(Couple):
     """A primary and a secondary; see the top of this file."""
 
     def __init__(self, emulator: Path | str, network: Network, **options: Any):
-        self.emulator = Path(emulator).absolute()       # a process has a working directory of its own
-        self.network = network
+        super().__init__(emulator, network)
         self.options = Options(**options)
-        self.guest = guest.build()
-        self.directory = new_directory()
-        self.primary: Qemu | None = None
-        self.secondary: Qemu | None = None
-        self.gone: list[Qemu] = []      # those that others have taken the place of
-        self.generation = 0             # how often the roles have changed
-        self.nodes = {role: Node(host, network.taps[role]) for role, host in zip(ROLES, HOSTS)}
-        if not self.emulator.exists():
-            raise Failure(f"there is no {self.emulator}; run scripts/build-qemu")
         self.series = series_of(self.emulator)
-
-    def __enter__(self) -> "Pair":
-        return self
-
-    def __exit__(self, kind, value, traceback) -> None:
-        for qemu in self.processes():
-            qemu.close()
-        if isinstance(value, Failure) and str(self.directory) not in str(value):
-            value.args = (f"{value}\n(logs: {self.directory})",)
-
-    def processes(self) -> list[Qemu]:
-        return [qemu for qemu in (self.primary, self.secondary) if qemu]
+        self.generation = 0             # how often the roles have changed
 
     # ------------------------------------------------------------ life
 
@@ -276,19 +98,6 @@ class Pair:
         if self.options.usage != "none":
             self.secondary = self._launch("secondary")
 
-    def wait_ready(self, progress: Callable[[float], None] = lambda seconds: None) -> float:
-        """Wait until the guest serves the client; return the seconds it took."""
-        began = time.monotonic()
-
-        def ready() -> bool:
-            progress(time.monotonic() - began)
-            for qemu in self.processes():
-                qemu.check_alive()
-            return guest.READY in self.primary.console()
-
-        wait_until(ready, BOOT_TIMEOUT, "the guest's boot")
-        return time.monotonic() - began
-
     def start_colo(self) -> float:
         """Make the secondary the primary's copy; return the seconds it took."""
         began = time.monotonic()
@@ -298,34 +107,17 @@ class Pair:
                         max_bandwidth=1 << 30)
         for qemu in (self.secondary, self.primary):
             qemu.monitor.command("migrate-set-capabilities", capabilities=[{"capability": "x-colo", "state": True}])
-        monitor.command("migrate", uri=f"tcp:{self.nodes['secondary'].address}:{MIGRATION_PORT}")
+        monitor.command("migrate", uri=f"tcp:{self.hosts['secondary'].address}:{MIGRATION_PORT}")
 
-        def migrated() -> bool:
-            for qemu in self.processes():
-                qemu.check_alive()
-            info = monitor.command("query-migrate")
-            if info.get("status") in ("failed", "cancelled", "completed"):
-                raise Failure(f"the migration ended as {info['status']}: "
-                              f"{info.get('error-desc', 'without a word')}")
-            return info.get("status") == "colo"
-
-        wait_until(migrated, COLO_TIMEOUT, "the migration to the secondary")
-        wait_until(self.colo_runs, COLO_TIMEOUT, "both guests running under COLO")
+        self.wait_protected()
         return time.monotonic() - began
-
-    def colo_runs(self) -> bool:
-        """Both sides are in COLO state and their guests run."""
-        return all(qemu.monitor.command("query-colo-status")["mode"] == qemu.role
-                   and qemu.monitor.command("query-status")["running"]
-                   for qemu in self.processes())
 
     def protect_again(self) -> float:
         """The secondary is lost and the primary goes on alone: give it another one; the seconds it took."""
         began = time.monotonic()
         monitor = self.primary.monitor
         monitor.command("x-colo-lost-heartbeat")
-        wait_until(lambda: monitor.command("query-colo-status")["mode"] == "none"
-                   and monitor.command("query-status")["running"], 30, "the primary alone")
+        self.wait_alone(self.primary)
         self.new_secondary()
         self.start_colo()
         return time.monotonic() - began
@@ -348,32 +140,13 @@ class Pair:
 
     def exchange(self) -> None:
         """The primary is dead; who was the secondary is called the primary from now on."""
-        self.primary.close()
-        self.gone.append(self.primary)
-        self.primary, self.secondary = self.secondary, None
-        self.primary.role = "primary"
-        self.nodes = dict(zip(ROLES, reversed(self.nodes.values())))
+        self.note_failover(self.secondary)
         self.generation += 1
 
     def new_secondary(self) -> None:
         """Start one that waits for the guest."""
-        if self.secondary:
-            self.secondary.close()
-            self.gone.append(self.secondary)
+        self.retire_secondary()
         self.secondary = self._launch("secondary")
-
-    def kill_primary(self) -> None:
-        self.primary.kill()
-
-    def kill_secondary(self) -> None:
-        self.secondary.kill()
-
-    def survivor(self) -> Qemu:
-        """The only process that still runs."""
-        alive = [qemu for qemu in self.processes() if qemu.alive]
-        if len(alive) != 1:
-            raise Failure(f"{len(alive)} of the pair's processes run; kill one first")
-        return alive[0]
 
     def failover(self) -> float:
         """Tell the survivor that it is alone, as documented; seconds until its guest runs."""
@@ -384,9 +157,7 @@ class Pair:
             before, after, chardevs = ((self.comparer,) if survivor.role == "primary" else ()), (), ()
         self._remove(survivor, before)
         survivor.monitor.command("x-colo-lost-heartbeat")
-        wait_until(lambda: survivor.monitor.command("query-colo-status")["mode"] == "none"
-                   and survivor.monitor.command("query-status")["running"],
-                   30, f"the {survivor.role}'s failover")
+        self.wait_alone(survivor)
         self._remove(survivor, after)
         for name in chardevs:
             survivor.monitor.command("chardev-remove", id=name)
@@ -420,8 +191,7 @@ class Pair:
     def wait_checkpoints(self, count: int, timeout: float = 60.0) -> None:
         """Wait until that many have been loaded since the start."""
         def enough() -> bool:
-            for qemu in self.processes():
-                qemu.check_alive()
+            self.check_alive()
             return self.checkpoints() >= count
         wait_until(enough, timeout, f"checkpoint number {count}, after {self.checkpoints()},")
 
@@ -439,11 +209,6 @@ class Pair:
         """What it counts."""
         counters = self.counters()[self.comparer]
         return counters.get("compare", counters)
-
-    def trouble(self) -> list[str]:
-        """What the guests' consoles tell of crashed kernels and corrupted memory."""
-        return [f"{qemu.role}: {line}" for qemu in [*self.processes(), *self.gone]
-                for line in guest.trouble_in(qemu.console())]
 
     # ------------------------------------------------------------ command lines
 
@@ -478,7 +243,7 @@ class Pair:
             options.device, f"{self.network.guest_arguments()} run={options.run} "
                             f"cold={'yes' if options.cold else ''}")
         command += [
-            "-netdev", f"tap,id=hn0,vhost=off,ifname={self.nodes[role].tap},"
+            "-netdev", f"tap,id=hn0,vhost=off,ifname={self.hosts[role].tap},"
                        "script=no,downscript=no",
             "-device", f"{options.device},id=e0,netdev=hn0,"
                        f"mac={self.network.guest_mac},romfile=",
@@ -488,7 +253,7 @@ class Pair:
             objects = self._primary_objects() if role == "primary" else self._secondary_objects()
             command += [word for pair in objects for word in pair]
         if role == "secondary":
-            command += ["-incoming", f"tcp:{self.nodes[role].address}:{MIGRATION_PORT}"]
+            command += ["-incoming", f"tcp:{self.hosts[role].address}:{MIGRATION_PORT}"]
         return command
 
     def _primary_objects(self, wait: bool = True) -> list[tuple[str, str]]:
@@ -505,7 +270,7 @@ class Pair:
         listens = "server,nowait" if old else "server=on,wait=off"
         waits = "server=on,wait=on" if wait and not old else listens
         more = f",{self.options.compare}" if self.options.compare else ""
-        compare0, compare_out = (f"host={self.nodes['primary'].address},port={port}" for port in LOCAL_PORTS)
+        compare0, compare_out = (f"host={self.hosts['primary'].address},port={port}" for port in LOCAL_PORTS)
         return [
             ("-chardev", f"socket,id=mirror0,host=0.0.0.0,port={MIRROR_PORT},{listens}"),
             ("-chardev", f"socket,id=compare1,host=0.0.0.0,port={COMPARE_PORT},{waits}"),
@@ -525,7 +290,7 @@ class Pair:
         vnet, usage = self.options.vnet_hdr, self.options.usage
         if usage == "proxy":
             return [("-object", self._proxy("secondary"))]
-        primary = self.nodes["primary"].address
+        primary = self.hosts["primary"].address
         old = usage == "2016"
         reconnect = "" if old else f",{self.series.reconnect}"
         output = "null,id=red1" if usage == "twin" else f"socket,id=red1,host={primary},port={COMPARE_PORT}{reconnect}"
@@ -540,32 +305,8 @@ class Pair:
     def _proxy(self, role: str) -> str:
         more = self.options.compare if role == "primary" else self.options.secondary
         more = more and f",{more}"
-        address = f"{self.nodes['primary'].address}:{MIRROR_PORT}"
+        address = f"{self.hosts['primary'].address}:{MIRROR_PORT}"
         return f"colo-proxy,id=f{self.generation},netdev=hn0,queue=all,mode={role},addr={address}{more}"
-
-
-
-# ---------------------------------------------------------------- files
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except FileNotFoundError:
-        return ""
-
-
-def new_directory() -> Path:
-    """A directory of its own for this run's logs; old ones make room, but not those of a process that still runs."""
-    RUNS.mkdir(parents=True, exist_ok=True)
-    runs = sorted((path for path in RUNS.iterdir() if path.is_dir()),
-                  key=lambda path: path.stat().st_mtime)
-    for path in runs[:-RUNS_KEPT]:
-        if not Path("/proc", path.name.split("-")[2]).exists():
-            shutil.rmtree(path, ignore_errors=True)
-    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{next(_numbers)}"
-    directory = RUNS / name
-    directory.mkdir()
-    return directory
 
 
 @contextlib.contextmanager

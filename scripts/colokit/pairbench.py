@@ -34,8 +34,8 @@ from typing import Any, Callable, Sequence
 from . import build, chart, guest
 from .figures import (DIRECTORY, DOCUMENT, Figure, as_text, build_programs, columns, kept, look_for_others, program,
                       update_document)
-from .machine import ROOT, Failure, Progress, become_root, need
-from .pair import Pair, running, wait_until
+from .machine import ROOT, Failure, Progress, become_root, need, wait_until
+from .pair import Pair, running
 from .series import add_series_option
 
 PACKAGES = ["wrk"]

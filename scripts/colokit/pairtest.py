@@ -22,7 +22,8 @@ from typing import Any
 
 from .client import Download
 from .machine import BUILD, Failure
-from .pair import Pair, Qemu, running
+from .pair import Pair, running
+from .process import Qemu
 from .series import own_series
 
 SYS_PIDFD_GETFD = 438

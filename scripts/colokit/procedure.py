@@ -25,10 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import guest
-from .machine import Failure, need, output_of
+from .couple import Couple
+from .machine import Failure, need, output_of, wait_until
 from .network import Network
-from .pair import BOOT_TIMEOUT, HOSTS, MIRROR_PORT, Node, Qemu, new_directory, wait_until
+from .pair import MIRROR_PORT
+from .process import Qemu
 
 DISK_SIZE = 256 << 20
 SYNC_TIMEOUT = 120.0
@@ -91,29 +92,18 @@ def _source_of(emulator: Path) -> Path:
     return Path(found[1])
 
 
-class Procedure:
+class Procedure(Couple):
     """Two nodes, each with a directory for its images; the document is that of the tree which @emulator was built in."""
 
     def __init__(self, emulator: Path, network: Network, proxy: bool = False):
-        self.emulator, self.network, self.proxy = emulator.absolute(), network, proxy
+        super().__init__(emulator, network)
+        self.proxy = proxy
         self.document = Document(_source_of(self.emulator) / "docs/COLO-FT.txt")
-        self.guest = guest.build()
-        self.directory = new_directory()
-        self.primary: Qemu | None = None
-        self.secondary: Qemu | None = None
-        self.gone: list[Qemu] = []
-        self.nodes = {role: Node(host, tap) for role, host, tap in zip(("primary", "secondary"), HOSTS, network.taps.values())}
         self.started = 0
 
     def __enter__(self) -> "Procedure":
         need(PACKAGES)
         return self
-
-    def __exit__(self, kind, value, traceback) -> None:
-        for qemu in filter(None, (self.primary, self.secondary)):
-            qemu.close()
-        if isinstance(value, Failure):
-            value.args = (f"{value}\n(logs: {self.directory})",)
 
     # ------------------------------------------------------------ the whole
 
@@ -131,29 +121,12 @@ class Procedure:
         self.wait_protected()
         self.wait_ready()
 
-    def wait_ready(self) -> None:
-        wait_until(lambda: guest.READY in self.primary.console(), BOOT_TIMEOUT, "the guest's boot under COLO")
-
     def fail_over(self) -> None:
         """One of the two has been killed: the other one goes on alone, as documented for it."""
-        alive = [qemu for qemu in (self.primary, self.secondary) if qemu.alive]
-        if len(alive) != 1:
-            raise Failure(f"{len(alive)} of the two run; kill one first")
-        survivor = alive[0]
+        survivor = self.survivor()
         self._run(survivor, self.document.steps(f"{survivor.role.title()} Failover"))
-        wait_until(lambda: survivor.monitor.command("query-status")["running"], 30, f"the {survivor.role} alone")
+        self.wait_alone(survivor)
         self.note_failover(survivor)
-
-    def note_failover(self, survivor: Qemu) -> None:
-        """It is the primary from now on, and has no secondary."""
-        if survivor is self.secondary:
-            # A primary that was a secondary is what it stays.
-            survivor.role = "primary"
-            self.nodes = dict(zip(self.nodes, reversed(self.nodes.values())))
-            self.primary, self.secondary = self.secondary, self.primary
-        self.secondary.close()
-        self.gone.append(self.secondary)
-        self.secondary = None
 
     def resume(self) -> None:
         """The survivor, which is the primary now, is given a secondary on the other node."""
@@ -163,26 +136,10 @@ class Procedure:
         self._run(self.primary, self.document.steps(f"{'Secondary' if was_secondary else 'Primary'} resume"))
         self.wait_protected()
 
-    def wait_protected(self) -> None:
-        def both() -> bool:
-            for qemu in (self.primary, self.secondary):
-                qemu.check_alive()
-            info = self.primary.monitor.command("query-migrate")
-            if info.get("status") in ("failed", "completed"):
-                raise Failure(f"the migration ended as {info['status']}: {info.get('error-desc', 'without a word')}")
-            return all(qemu.monitor.command("query-colo-status")["mode"] == qemu.role
-                       and qemu.monitor.command("query-status")["running"]
-                       for qemu in (self.primary, self.secondary))
-        wait_until(both, 60, "both guests running under COLO")
-
-    def trouble(self) -> list[str]:
-        return [f"{qemu.role}: {line}" for qemu in filter(None, [self.primary, self.secondary, *self.gone])
-                for line in guest.trouble_in(qemu.console())]
-
     def situation(self) -> str:
         """What each side and the client would say, for one who has to find out why nothing moves."""
         told = [f"logs: {self.directory}"]
-        for qemu in filter(None, (self.primary, self.secondary)):
+        for qemu in self.processes():
             told.append(f"{qemu.role}, started as {qemu.console_path.stem}: {qemu.end(0)}")
             if qemu.alive:
                 with contextlib.suppress(Failure):
@@ -198,7 +155,7 @@ class Procedure:
 
     def images(self, role: str) -> Path:
         """The role's node has its images here."""
-        path = self.directory / self.nodes[role].address
+        path = self.directory / self.hosts[role].address
         path.mkdir(exist_ok=True)
         return path
 
@@ -211,7 +168,7 @@ class Procedure:
         with open(raw, "wb") as file:
             file.truncate(DISK_SIZE)
         output_of(["mkfs.ext4", "-q", raw])
-        for role in self.nodes:
+        for role in self.hosts:
             self._qemu_img("convert", "-f", "raw", "-O", "qcow2", raw, self.images(role) / "primary.qcow2")
         raw.unlink()
 
@@ -261,7 +218,7 @@ class Procedure:
 
     def _words(self, command: str, role: str) -> list[str]:
         command = command.replace("$imagefolder", str(self.images(role)))
-        return shlex.split(command.replace("$primary_ip", self.nodes["primary"].address))
+        return shlex.split(command.replace("$primary_ip", self.hosts["primary"].address))
 
     def _launch(self, role: str) -> Qemu:
         step = next(step for step in self.document.steps(f"{'1. Primary' if role == 'primary' else '2. Secondary'}")
@@ -272,7 +229,7 @@ class Procedure:
                    "-serial", f"file:{path}.console", "-qmp", f"unix:{path}.qmp,server=on,wait=off",
                    "-qmp", f"unix:{path}.probe,server=on,wait=off", "-D", f"{path}.trace",
                    *self.guest.arguments("rtl8139", f"{self.network.guest_arguments()} disk=sda"),
-                   "-netdev", f"tap,id=hn0,vhost=off,ifname={self.nodes[role].tap},script=no,downscript=no"]
+                   "-netdev", f"tap,id=hn0,vhost=off,ifname={self.hosts[role].tap},script=no,downscript=no"]
         words = iter(self._words(step.shell, role)[1:])
         for option in words:
             value = [] if option in FLAGS else [next(words)]
@@ -286,7 +243,7 @@ class Procedure:
         return Qemu(role, path, self.network.hosts, command, os.sched_getaffinity(0))
 
     def _colo_proxy(self, role: str) -> str:
-        return f"colo-proxy,id=f{self.started},netdev=hn0,queue=all,mode={role},addr={self.nodes['primary'].address}:{MIRROR_PORT}"
+        return f"colo-proxy,id=f{self.started},netdev=hn0,queue=all,mode={role},addr={self.hosts['primary'].address}:{MIRROR_PORT}"
 
     def _run(self, qemu: Qemu, steps: list[Step]) -> None:
         added = False
@@ -325,7 +282,7 @@ class Procedure:
     def _here(self, arguments: Any) -> Any:
         """The other node's address for the one that the document has for it, wherever that is the target."""
         text = json.dumps(arguments)
-        target = self.nodes["secondary"].address
+        target = self.hosts["secondary"].address
         text = re.sub(r"(nbd://|tcp:|file\.host=)127\.0\.0\.[12]", rf"\g<1>{target}", text)
         return json.loads(text)
 

@@ -5,7 +5,7 @@
 
 colokit() {
     PATH=/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin:$PATH
-    scripts=$(cd "$(dirname "$0")" && pwd)
+    scripts=$(dirname "$(readlink -f "$0")")     # also if called by a link
 
     # Debian's own interpreter, not whatever else may be first in PATH.
     if [ ! -x /usr/bin/python3 ]; then

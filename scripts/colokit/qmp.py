@@ -32,7 +32,23 @@ def _package():
                   "scripts/build-qemu")
 
 
-class Monitor:
+class Commands:
+    """What can be told to a monitor, however one reaches it."""
+
+    def execute(self, name: str, arguments: dict[str, Any], timeout: float = TIMEOUT) -> Any:
+        """Run a command whose arguments are named as they are."""
+        raise NotImplementedError
+
+    def command(self, name: str, timeout: float = TIMEOUT, /, **arguments: Any) -> Any:
+        """Run a command; "_" in an argument's name stands for "-"."""
+        return self.execute(name, {key.replace("_", "-"): value for key, value in arguments.items()}, timeout)
+
+    def human(self, line: str, timeout: float = TIMEOUT) -> str:
+        """Run a command of the human monitor and return what it prints."""
+        return self.command("human-monitor-command", timeout, command_line=line)
+
+
+class Monitor(Commands):
     """A connection to one QEMU's monitor.  For use by one thread, the one that made it."""
 
     def __init__(self, place: Path | tuple[str, int], name: str, how_ended: Callable[[], str] = lambda: "has that QEMU ended?"):
@@ -68,12 +84,7 @@ class Monitor:
         with contextlib.suppress(Exception):   # the other end may be dead
             self._qmp.close()
 
-    def command(self, name: str, timeout: float = TIMEOUT, /, **arguments: Any) -> Any:
-        """Run a command; "_" in an argument's name stands for "-"."""
-        return self.execute(name, {key.replace("_", "-"): value for key, value in arguments.items()}, timeout)
-
     def execute(self, name: str, arguments: dict[str, Any], timeout: float = TIMEOUT) -> Any:
-        """Run a command whose arguments are named as they are."""
         try:
             return self._qmp._sync(self._qmp._qmp.execute(name, arguments), timeout)
         except asyncio.TimeoutError:
@@ -81,10 +92,6 @@ class Monitor:
         except self._error as error:
             ended = "disconnect" in str(error).lower()
             raise Failure(f"{self.name}: {name}: {f'the monitor has gone; {self._how_ended()}' if ended else error}") from None
-
-    def human(self, line: str, timeout: float = TIMEOUT) -> str:
-        """Run a command of the human monitor and return what it prints."""
-        return self.command("human-monitor-command", timeout, command_line=line)
 
     def poll_events(self) -> list[dict[str, Any]]:
         """All events so far, oldest first."""

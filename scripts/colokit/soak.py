@@ -22,8 +22,9 @@ from pathlib import Path
 
 from . import build, guest
 from .figures import build_programs, program
-from .machine import Failure, become_root, reporting
-from .pair import Pair, Qemu, running, wait_until
+from .machine import Failure, become_root, reporting, wait_until
+from .pair import DEVICES, Pair, running
+from .process import Qemu
 from .series import add_series_option
 
 SEGMENT = 10                    # seconds that the client works before it tells what has come of it
@@ -136,7 +137,7 @@ class Soak:
         """The secondary freezes or dies; the guest goes on alone, and gets another one."""
         monitor = self.pair.primary.monitor
         if how == "killed":
-            self.pair.kill_secondary()
+            self.pair.secondary.kill()
         else:
             self.pair.secondary.stop()
         event = monitor.wait_event("COLO_PROXY_PEER_LOST", 30)
@@ -233,10 +234,10 @@ def parse_arguments() -> argparse.Namespace:
         description="Keep a protected guest under mixed load while checkpoints are made and its secondary is frozen, "
                     "killed and brought back at random moments. The client verifies all it gets. Exit status 0 if nothing "
                     "went wrong and no QEMU's memory grew.")
-    parser.add_argument("minutes", type=float, help="for how long")
+    parser.add_argument("minutes", metavar="MINUTES", type=float, help="for how long")
     parser.add_argument("--seed", type=int, help="what happens when (default: drawn, and printed)")
     parser.add_argument("--emulator", metavar="FILE", type=Path, help="use this QEMU; nothing is built")
-    parser.add_argument("--device", default="virtio-net-pci", help="the guest's network card (default: %(default)s)")
+    parser.add_argument("--device", choices=DEVICES, default=DEVICES[0], help="the guest's network card (default: %(default)s)")
     parser.add_argument("--proxy", action="store_true", help="with one colo-proxy on each side instead of the four objects")
     parser.add_argument("--calm", action="store_true", help="do nothing to the secondary: none may be taken for lost")
     parser.add_argument("--heartbeat", metavar="MS", type=int, help="with --proxy: the heartbeat of both sides")
@@ -246,6 +247,8 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.minutes <= 0:
         parser.error("MINUTES must be more than 0")
+    if arguments.emulator and not arguments.emulator.exists():
+        parser.error(f"there is no {arguments.emulator}; without --emulator one is built")
     if not arguments.proxy and (arguments.heartbeat or arguments.heartbeat_timeout):
         parser.error("the four objects have no heartbeat; add --proxy")
     return arguments

@@ -9,11 +9,10 @@ import subprocess
 from typing import Any
 
 from .machine import Failure
+from .qmp import TIMEOUT, Commands
 
-TIMEOUT = 30.0
 
-
-class LibvirtMonitor:
+class LibvirtMonitor(Commands):
     """What qmp.Monitor does, for a domain; which libvirt, says LIBVIRT_DEFAULT_URI, as for virsh itself."""
 
     def __init__(self, domain: str, name: str):
@@ -22,10 +21,6 @@ class LibvirtMonitor:
         self.domain, self.name = domain, name
         self.events: list[dict[str, Any]] = []
         self.execute("query-status", {})
-
-    def command(self, name: str, timeout: float = TIMEOUT, /, **arguments: Any) -> Any:
-        """Run a command; "_" in an argument's name stands for "-"."""
-        return self.execute(name, {key.replace("_", "-"): value for key, value in arguments.items()}, timeout)
 
     def execute(self, name: str, arguments: dict[str, Any], timeout: float = TIMEOUT) -> Any:
         request = json.dumps({"execute": name, "arguments": arguments})

@@ -13,14 +13,17 @@
  *   GET /random/SIZE           SIZE random bytes and then their FNV-1a (64 bits)
  *                              in hex, which shows whether they are of one guest
  *   GET /date                  the word of welcome, with a Date: as servers send
+ *   GET /clock                 the time in nanoseconds
  *   PUT /disk/NUMBER           keeps the body in /disk/NUMBER; once there is an
  *                              answer, its SHA-256, it is on the disk
  *   GET /disk/NUMBER           that file
  * UDP port 7: echo.
  *
  * Two copies of the guest must give the same answers whenever they are asked:
- * no dates, no counters, nothing random.  The exceptions are /random and
- * /date, which are there to make the copies diverge.
+ * no dates, no counters, nothing random.  The exceptions are there to make the
+ * copies diverge: /clock each time, /random and /date now and then (a
+ * checkpoint makes the kernels' random numbers the same, until they are seeded
+ * anew).
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -314,6 +317,17 @@ static bool answer_date(Connection *conn)
     return answer_with(conn, "200 OK", field, "ready\n");
 }
 
+static bool answer_clock(Connection *conn)
+{
+    char text[32];
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    snprintf(text, sizeof(text), "%lld%09ld\n", (long long)now.tv_sec,
+             now.tv_nsec);
+    return answer_text(conn, "200 OK", text);
+}
+
 /* Reads until the blank line; returns the header's length, 0 at the end. */
 static size_t read_header(Connection *conn)
 {
@@ -476,6 +490,8 @@ static void serve_connection(int fd)
                                                : receive_file(&conn, length, number);
         } else if (strcmp(path, "/date") == 0) {
             alive = answer_date(&conn);
+        } else if (strcmp(path, "/clock") == 0) {
+            alive = answer_clock(&conn);
         } else if (strcmp(path, "/") == 0) {
             alive = answer_text(&conn, "200 OK", "ready\n");
         } else {

@@ -8,7 +8,8 @@ import unittest
 from pathlib import Path
 
 from colokit import replay
-from colokit.pair import Pair, wait_until
+from colokit.machine import wait_until
+from colokit.pair import Pair
 from colokit.pairtest import PairTest
 
 ATTEMPTS = 3            # a checkpoint amid a recording spoils it

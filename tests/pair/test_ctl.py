@@ -10,11 +10,12 @@ import threading
 import unittest
 
 from colokit import client
-from colokit.machine import ROOT
+from colokit.machine import ROOT, wait_until
 from colokit.network import Namespace, Network
-from colokit.pair import Pair, Qemu, wait_until
+from colokit.pair import Pair
 from colokit.pairtest import emulator, usage
 from colokit.procedure import Procedure
+from colokit.process import Qemu
 
 LOOKS = 5
 
@@ -69,7 +70,7 @@ class CtlTest(unittest.TestCase):
         download = client.Download(pair.network, 5_000_000)
         download.start()
         wait_until(lambda: download.received > 1_000_000, 30, "the download")
-        pair.kill_primary()
+        pair.primary.kill()
         self.assertIn("--primary-is-dead", ctl("failover", ok=False, secondary=pair.secondary))
         ctl("failover", "--primary-is-dead", secondary=pair.secondary)
         self.assertIn("alone already", ctl("failover", "--primary-is-dead", secondary=pair.secondary))
@@ -95,7 +96,7 @@ class CtlTest(unittest.TestCase):
                                                    stderr=subprocess.PIPE, text=True))
         self.addCleanup(watch.kill)
         self.assertEqual(watch.stderr.readline(), "watching\n")
-        pair.kill_secondary()
+        pair.secondary.kill()
         self.assertEqual(json.loads(watch.communicate(timeout=30)[0])["reason"], "closed")
         self.assertEqual(note.read_text(), "primary COLO_PROXY_PEER_LOST closed\n")
         self.assertIn("the secondary is lost (closed)", ctl("diagnose", ok=False, primary=pair.primary))
@@ -103,7 +104,7 @@ class CtlTest(unittest.TestCase):
         pair.new_secondary()
         ctl("resync", primary=pair.primary, secondary=pair.secondary)
         self.assertEqual(client.request(pair.network), b"ready\n")
-        pair.kill_primary()
+        pair.primary.kill()
         ctl("failover", "--primary-is-dead", secondary=pair.secondary)
         self.assertEqual(client.request(pair.network), b"ready\n")
 
@@ -116,7 +117,7 @@ class CtlTest(unittest.TestCase):
 
         def ask() -> None:
             while not over.is_set():
-                client.request(pair.network, "/random/1000")
+                client.request(pair.network, "/clock")
 
         asking = threading.Thread(target=ask, daemon=True)
         asking.start()

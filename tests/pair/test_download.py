@@ -16,7 +16,7 @@ class DownloadTest(PairTest):
         download = self.download(SIZE)
         download.wait_for(SIZE * 2 // 5)
         killed = time.monotonic()
-        pair.kill_primary()
+        pair.primary.kill()
         pair.failover()
         self.assert_complete(download)
         self.assertLess(download.gap(killed), 5.0)

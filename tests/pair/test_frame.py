@@ -8,8 +8,10 @@ import time
 import unittest
 
 from colokit import client
-from colokit.pair import COMPARE_PORT, LOCAL_PORTS, MIGRATION_PORT, MIRROR_PORT, Qemu, wait_until
+from colokit.machine import wait_until
+from colokit.pair import COMPARE_PORT, LOCAL_PORTS, MIGRATION_PORT, MIRROR_PORT
 from colokit.pairtest import PairTest, SharedPairTest, connections_of
+from colokit.process import Qemu
 
 def announcements(capture: bytes, mac: str) -> list[str]:
     """What a pcap file has of a guest telling of itself unasked."""
@@ -87,10 +89,14 @@ class CheckpointTest(SharedPairTest):
                         queue="rx", file=str(capture))
         try:
             seen = self.pair.checkpoints()
+            self.pair.wait_checkpoints(seen + 5)
+            client.request(self.pair.network)
             self.pair.wait_checkpoints(seen + 10)
         finally:
             monitor.command("object-del", id="dump0")
-        self.assertEqual(announcements(capture.read_bytes(), self.pair.network.guest_mac), [])
+        sent = capture.read_bytes()
+        self.assertIn(bytes.fromhex(self.pair.network.guest_mac.replace(":", "")), sent, "what it answers is recorded")
+        self.assertEqual(announcements(sent, self.pair.network.guest_mac), [])
 
 
 class StoppedTest(PairTest):
@@ -116,7 +122,7 @@ class MemoryTest(PairTest):
         pair = self.start(checkpoint_delay=300, run="memory")
         pair.wait_checkpoints(25, timeout=60)
         self.assert_guests_well()
-        pair.kill_primary()
+        pair.primary.kill()
         pair.failover()
 
         def reports() -> int:
@@ -153,7 +159,7 @@ class TranslationsTest(PairTest):
             wait_until(lambda: reports(qemu) > seen + 1, 60, f"the {qemu.role}'s code check to go on")
         pair.wait_checkpoints(30)
         self.assert_guests_well()
-        pair.kill_primary()
+        pair.primary.kill()
         pair.failover()
         before = reports(pair.secondary)
         wait_until(lambda: reports(pair.secondary) > before + 1, 60, "the code check to go on")
@@ -168,7 +174,7 @@ class LostSecondaryTest(PairTest):
         download = self.download(60_000_000)
         download.wait_for(20_000_000)
         killed = time.monotonic()
-        pair.kill_secondary()
+        pair.secondary.kill()
         self.assert_complete(download)
         self.assertLess(download.gap(killed), 5.0)
         self.assertTrue(pair.primary.monitor.command("query-status")["running"])

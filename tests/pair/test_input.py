@@ -72,7 +72,7 @@ class InputTest(PairTest):
         self.addCleanup(pinger.join)
         self.addCleanup(over.set)
         for _ in range(BEGINNINGS):
-            pair.kill_secondary()
+            pair.secondary.kill()
             pair.primary.monitor.wait_event("COLO_EXIT", 10)
             pair.protect_again()
         over.set()

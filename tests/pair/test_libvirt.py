@@ -8,11 +8,13 @@ import subprocess
 import unittest
 
 from colokit import client, guest
+from colokit.couple import BOOT_TIMEOUT, HOSTS
 from colokit.libvirt import Domain, Libvirt
-from colokit.machine import ROOT
+from colokit.machine import ROOT, wait_until
 from colokit.network import Network
-from colokit.pair import BOOT_TIMEOUT, HOSTS, MIGRATION_PORT, MIRROR_PORT, new_directory, wait_until
+from colokit.pair import MIGRATION_PORT, MIRROR_PORT
 from colokit.pairtest import emulator
+from colokit.process import new_directory
 
 NETDEV = "hostnet0"         # what libvirt calls it
 SIZE = 5_000_000

@@ -8,8 +8,8 @@ import termios
 import time
 import unittest
 
-from colokit.machine import Failure
-from colokit.pair import MIGRATION_PORT, Pair, wait_until
+from colokit.machine import Failure, wait_until
+from colokit.pair import MIGRATION_PORT, Pair
 from colokit.pairtest import PairTest, connections_of
 
 ATTEMPTS = 40
@@ -33,7 +33,7 @@ def stop_in_mid_transfer(pair: Pair) -> None:
     for _ in range(ATTEMPTS):
         seen = len(messages())
         deadline = time.monotonic() + 10
-        while not (new := messages()[seen:]) or new[-1] != "vmstate-send":
+        while not (new := messages()[seen:]) or new[-1] != "vmstate-send":     # no pause: it is over in no time
             if time.monotonic() > deadline:
                 raise Failure("no checkpoint began within 10 s")
         pair.primary.stop()
@@ -54,7 +54,7 @@ class SilentPrimaryTest(PairTest):
         pair.wait_checkpoints(3)
         stop_in_mid_transfer(pair)
         pair.secondary.monitor.command("query-status", 2.0)
-        pair.kill_primary()
+        pair.primary.kill()
         pair.failover()
         self.assert_complete(self.download(1_000_000))
 

@@ -11,9 +11,10 @@ import unittest
 from pathlib import Path
 
 from colokit import client
-from colokit.machine import Failure
-from colokit.pair import COMPARE_PORT, MIRROR_PORT, Pair, Qemu, wait_until
+from colokit.machine import Failure, wait_until
+from colokit.pair import COMPARE_PORT, MIRROR_PORT, Pair
 from colokit.pairtest import PairTest, connections_of, usage
+from colokit.process import Qemu
 
 COMPARE_TIMEOUT = 3.0       # seconds; the defaults of colo-compare
 PEER_TIMEOUT = 3.0
@@ -141,7 +142,7 @@ class LostTest(PairTest):
         self.assertTrue(info["comparing"])
         self.assertNotIn("secondary-lost", info)
         self.assertLess(requests.worst(began), COMPARE_TIMEOUT)
-        pair.kill_primary()
+        pair.primary.kill()
         pair.failover()
         requests.wait_for_more()
         self.assertIsNone(requests.error)
@@ -173,7 +174,7 @@ class LostTest(PairTest):
 
     def test_killed(self) -> None:
         requests = self.begin()
-        self.pair.kill_secondary()
+        self.pair.secondary.kill()
         self.lost("closed", SLACK)
         requests.wait_for_more()
         self.assertLess(requests.worst(), SLACK)

@@ -11,11 +11,11 @@ from typing import Iterator
 
 from colokit import client
 from colokit.client import Writer
-from colokit.machine import Failure
+from colokit.machine import Failure, wait_until
 from colokit.network import Network
-from colokit.pair import Qemu, wait_until
 from colokit.pairtest import connections_of, emulator, usage
 from colokit.procedure import NBD_PORT, Procedure
+from colokit.process import Qemu
 
 SO_ATTACH_FILTER = 26       # the socket module does not name it
 NOTICED = 20.0              # s; compare_timeout, the time until a secondary is silent, and what a slow machine adds

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Iterator
 
 from colokit import client
-from colokit.machine import need
+from colokit.machine import need, wait_until
 from colokit.network import Network, batch
-from colokit.pair import MIGRATION_PORT, MIRROR_PORT, Pair, wait_until
+from colokit.pair import MIGRATION_PORT, MIRROR_PORT, Pair
 from colokit.pairtest import PairTest, connections_of, emulator
 
 HEARTBEAT, HEARTBEAT_TIMEOUT = 100, 500     # ms
@@ -38,7 +38,7 @@ class ProxyTest(PairTest):
         """The primary dies in the middle of a download, which does not notice."""
         download = self.download(5_000_000, seed=1)
         wait_until(lambda: download.received > 1_000_000 or download.error, 30, "a part of the download")
-        self.pair.kill_primary()
+        self.pair.primary.kill()
         self.pair.failover()
         self.assert_complete(download)
         self.assert_guests_well()
@@ -50,7 +50,7 @@ class NoticeTest(ProxyTest):
     def lose(self, how: str) -> None:
         pair = self.pair
         if how == "killed":
-            pair.kill_secondary()
+            pair.secondary.kill()
         elif how == "frozen":
             pair.secondary.stop()
         elif how == "cut off":
@@ -60,7 +60,7 @@ class NoticeTest(ProxyTest):
             for connection in connections_of(pair.secondary, MIRROR_PORT, MIGRATION_PORT):
                 with connection:
                     connection.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
-            pair.kill_secondary()
+            pair.secondary.kill()
 
     def check(self, how: str, reason: str, also: str | None = None) -> None:
         """@also: what may be noticed in place of the reason, but not each time."""

@@ -52,7 +52,7 @@ class RolesTest(PairTest):
             connections += [self.begin(socket.AF_INET), self.begin(socket.AF_INET6)]
             self.wait_for_answers(connections)
             download = self.download(3_000_000, seed=turn)
-            pair.kill_primary()
+            pair.primary.kill()
             pair.failover()
             self.wait_for_answers(connections)
             self.assert_complete(download)
@@ -64,7 +64,7 @@ class RolesTest(PairTest):
             before = self.divergences()
             self.wait_for_answers(connections, 50)
             self.assertLessEqual(self.divergences(), before + 2)
-        pair.kill_primary()
+        pair.primary.kill()
         pair.failover()
         self.wait_for_answers(connections)
         self.assertEqual(client.request(pair.network, "/"), b"ready\n")
@@ -79,7 +79,7 @@ class RolesTest(PairTest):
                 connection.sendall(request)
                 status, _, answer = client.read_header(connection)
                 self.assertEqual((status, answer), (200, b"ready\n"))
-                pair.kill_primary()
+                pair.primary.kill()
                 pair.failover()
                 pair.change_roles()
                 pair.wait_checkpoints(1, 5)         # nobody has a reason to ask for one

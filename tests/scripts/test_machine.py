@@ -13,7 +13,7 @@ from unittest import mock
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from colokit import machine, pair                   # noqa: E402
+from colokit import machine, process                # noqa: E402
 
 INTERRUPTED = """\
 import os, signal, unittest
@@ -71,10 +71,10 @@ class MachineTest(unittest.TestCase):
         """Of the last runs, and of all of a process that still runs."""
         gone = subprocess.Popen(["true"])
         gone.wait()
-        with mock.patch.object(pair, "RUNS", self.directory), mock.patch.object(pair, "RUNS_KEPT", 3):
+        with mock.patch.object(process, "RUNS", self.directory), mock.patch.object(process, "RUNS_KEPT", 3):
             for number in range(6):
                 (self.directory / f"20260101-000000-{gone.pid}-{number}").mkdir()
-            ours = [pair.new_directory() for _ in range(6)]
+            ours = [process.new_directory() for _ in range(6)]
         self.assertTrue(all(path.exists() for path in ours))
         self.assertEqual(len(list(self.directory.iterdir())), len(ours))
 
