@@ -10,6 +10,7 @@
 #include "net/colo/packet.h"
 #include "migration/failover.h"
 #include "net/colo-series.h"
+#include "crypto/random.h"
 #include "net/queue.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-yank.h"
@@ -36,9 +37,33 @@ void colo_host_unlock(bool locked)
     }
 }
 
+static bool shutting_down;      /* the big lock's */
+static COLOMode last_mode;
+
+void colo_shutting_down(void)
+{
+    last_mode = get_colo_mode();
+    shutting_down = true;
+}
+
+COLOMode colo_host_mode(void)
+{
+    return shutting_down ? last_mode : get_colo_mode();
+}
+
 bool colo_host_is_secondary(void)
 {
-    return get_colo_mode() == COLO_MODE_SECONDARY;
+    return colo_host_mode() == COLO_MODE_SECONDARY;
+}
+
+bool colo_host_instance(uint64_t *instance, Error **errp)
+{
+    static bool drawn;
+    static uint64_t number;
+
+    drawn = drawn || qcrypto_random_bytes(&number, sizeof(number), errp) == 0;
+    *instance = number;
+    return drawn;
 }
 
 static uint64_t epoch;      /* the big lock's */
@@ -143,7 +168,7 @@ bool colo_host_comes_before(NetFilterState *nf, NetFilterState *other)
 
 uint32_t colo_host_vnet_len(NetFilterState *nf, bool vnet_hdr_support, unsigned flags)
 {
-    if (!vnet_hdr_support && nf->netdev->vnet_hdr_len && get_colo_mode() != COLO_MODE_NONE) {
+    if (!vnet_hdr_support && nf->netdev->vnet_hdr_len && colo_host_mode() != COLO_MODE_NONE) {
         warn_report_once("%s '%s': the guest's packets carry virtio-net headers, so without vnet_hdr_support=on "
                          "for every object of the COLO proxy they cannot be compared, and are not",
                          object_get_typename(OBJECT(nf)), object_get_canonical_path_component(OBJECT(nf)));

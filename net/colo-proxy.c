@@ -69,7 +69,7 @@ OBJECT_DECLARE_SIMPLE_TYPE(ColoProxy, COLO_PROXY)
 #define FRAME_TIMEOUT_MS 3000
 
 /*
- * Output that waits for a frame which waits for the secondary, bytes.  The comparator asks for a checkpoint long before; a guest
+ * Memory for output that waits for a frame which waits for the secondary, bytes.  The comparator asks for a checkpoint long before; a guest
  * that goes on sending nevertheless would fill the host's memory, so COLO ends then.
  */
 #define HELD_MAX (1024 * 1024 * 1024ULL)
@@ -113,8 +113,8 @@ struct ColoProxy {
     uint64_t frame_timeout;             /* ms */
     ColoDeadline deadline;
     uint64_t partner;                   /* the secondary's instance, of the last that connected */
-    uint64_t spent;                     /* that of the one whose COLO has ended: it is no copy any more */
-    bool spent_set;
+    bool partner_set;
+    bool bound;                         /* and it is that of the COLO there is: no other can be */
     uint64_t peer_epoch;                /* which the secondary has said last */
     bool peer_epoch_set;
     uint64_t untaken;                   /* bytes of the secondary's for which no credit has been given back */
@@ -184,9 +184,9 @@ static void primary_lost(ColoProxy *s, ColoPeerLostReason reason)
 static void primary_turn_ends(ColoProxy *s)
 {
     colo_comparator_flush(s->comparator);
-    if (colo_comparator_stats(s->comparator)->held_bytes[COLO_PRIMARY] > HELD_MAX && !s->overfull) {
+    if (colo_comparator_memory(s->comparator, COLO_PRIMARY) > HELD_MAX && !s->overfull) {
         s->overfull = true;
-        primary_lost(s, COLO_PEER_LOST_REASON_SILENT);
+        primary_lost(s, COLO_PEER_LOST_REASON_OVERFULL);
         colo_frame_end_wait();
     }
     if (s->untaken && colo_comparator_may_read(s->comparator, COLO_SECONDARY)) {
@@ -272,6 +272,29 @@ static void primary_compare_or_not(ColoProxy *s, bool amid)
     colo_turn_wanted(NULL);
 }
 
+/* Secondaries whose COLO has ended, by instance: none of them is a copy any more, whichever object it comes to.  The big lock's. */
+static GArray *spent;
+
+static void primary_spend_partner(ColoProxy *s)
+{
+    if (s->partner_set) {
+        spent = spent ?: g_array_new(false, false, sizeof(uint64_t));
+        g_array_append_val(spent, s->partner);
+        s->partner_set = false;
+    }
+}
+
+/* Why @instance cannot be this guest's secondary; NULL if it can. */
+static const char *primary_objection(const ColoProxy *s, uint64_t instance)
+{
+    for (guint i = 0; spent && i < spent->len; i++) {
+        if (g_array_index(spent, uint64_t, i) == instance) {
+            return "COLO has ended for that secondary; it must be started anew";
+        }
+    }
+    return s->bound && instance != s->partner ? "COLO runs with another secondary" : NULL;
+}
+
 static void primary_on_change(ColoFrameUser *user)
 {
     ColoProxy *s = container_of(user, ColoProxy, frame_user);
@@ -282,9 +305,9 @@ static void primary_on_change(ColoFrameUser *user)
     s->overfull = false;
     s->epoch = 0;
     primary_compare_or_not(s, false);
+    s->bound = there && colo_peer_is_ready(&s->peer);
     if (!there && s->was_there) {
-        s->spent = s->partner;
-        s->spent_set = true;
+        primary_spend_partner(s);
         colo_peer_drop(&s->peer, "COLO has ended");
         colo_comparator_peer_lost(s->comparator, proxy_now(s));
     }
@@ -376,7 +399,7 @@ static ColoRewriteKind secondary_rewrite(ColoProxy *s, ColoDirection direction, 
         return COLO_REWRITE_NOTHING;
     }
     rewrite = colo_rewriter_look(s->rewriter, direction, &p, proxy_now(s));
-    if (rewrite.kind == COLO_REWRITE_SEQ || rewrite.kind == COLO_REWRITE_ACK) {
+    if (rewrite.kind != COLO_REWRITE_NOTHING && rewrite.kind != COLO_REWRITE_WAIT) {
         if (*frame != s->flat) {
             memcpy(s->flat, *frame, size);
             *frame = p.data = s->flat;
@@ -557,12 +580,15 @@ static const char *proxy_ready(uint64_t instance, void *opaque)
 {
     ColoProxy *s = opaque;
 
-    if (s->comparator && s->spent_set && instance == s->spent) {
-        return "COLO has ended for that secondary; it must be started anew";
-    }
-    s->complained = false;
-    s->partner = instance;
     if (s->comparator) {
+        const char *objection = primary_objection(s, instance);
+
+        if (objection) {
+            return objection;
+        }
+        s->partner = instance;
+        s->partner_set = true;
+        s->bound = s->was_there;
         s->lost = false;
         s->peer_epoch_set = false;
         colo_comparator_reconnected(s->comparator, COLO_SECONDARY);
@@ -570,6 +596,7 @@ static const char *proxy_ready(uint64_t instance, void *opaque)
     } else {
         secondary_say_epoch(s);
     }
+    s->complained = false;
     return NULL;
 }
 
@@ -610,6 +637,9 @@ static bool proxy_epoch(uint64_t number, void *opaque)
     trace_colo_proxy_epoch(s->name, number);
     if (!s->comparator) {
         return true;
+    }
+    if (number && !s->was_there) {
+        return false;               /* the secondary of a COLO that this object has not seen */
     }
     s->peer_epoch = number;
     s->peer_epoch_set = true;
@@ -740,6 +770,10 @@ static bool proxy_check(ColoProxy *s, Error **errp)
                    "x-colo-lost-heartbeat", s->name);
         return false;
     }
+    if (s->mode == COLO_PROXY_MODE_SECONDARY && !nf->on) {
+        error_setg(errp, "%s: property 'status' must be on in a secondary; nobody but the primary may hear its guest", s->name);
+        return false;
+    }
     if (!s->addr) {
         error_setg(errp, "%s: property 'addr' is missing; name where the primary listens: host:port, or a path", s->name);
         return false;
@@ -790,8 +824,7 @@ static void proxy_setup(NetFilterState *nf, Error **errp)
     };
 
     s->name = g_strdup_printf("colo-proxy '%s'", object_get_canonical_path_component(OBJECT(s)));
-    if (qcrypto_random_bytes(&config.instance, sizeof(config.instance), errp) < 0 ||
-        !proxy_check(s, errp) || !(s->address = proxy_parse_address(s, errp)) ||
+    if (!colo_host_instance(&config.instance, errp) || !proxy_check(s, errp) || !(s->address = proxy_parse_address(s, errp)) ||
         !(primary ? primary_setup(s, errp) : secondary_setup(s, errp))) {
         return;
     }

@@ -6,9 +6,9 @@
 
 #include "qemu/osdep.h"
 #include "net/colo-vmstate.h"
-#include "migration/colo.h"
 #include "migration/qemu-file-types.h"
 #include "net/colo-frame.h"
+#include "net/colo-host.h"
 #include "qemu/error-report.h"
 
 /* Bytes are fetched so many at a time: of memory no more is used than what has really come is worth. */
@@ -59,7 +59,7 @@ static bool is_wanted(void *opaque)
 {
     ColoRewriterVMState *state = opaque;
 
-    return migration_in_colo_state() && colo_rewriter_must_be_saved(state->rewriter);
+    return colo_host_mode() == COLO_MODE_PRIMARY && colo_rewriter_must_be_saved(state->rewriter);
 }
 
 /*
@@ -70,7 +70,7 @@ static void vm_state_changed(void *opaque, bool running, RunState run_state)
 {
     ColoRewriterVMState *state = opaque;
 
-    if (!migration_in_colo_state()) {
+    if (colo_host_mode() != COLO_MODE_PRIMARY) {
         state->saved = false;
     } else if (running && !state->saved && colo_rewriter_must_be_saved(state->rewriter)) {
         colo_frame_ask();

@@ -16,8 +16,17 @@
 bool colo_host_lock(void);
 void colo_host_unlock(bool locked);
 
+/*
+ * What this QEMU's guest is in COLO.  When QEMU exits, the filters are there for longer than the migration that tells, so that
+ * it is what it was last.
+ */
+COLOMode colo_host_mode(void);
+
 /* True while this QEMU's guest is a secondary: what it sends must not reach a network. */
 bool colo_host_is_secondary(void);
+
+/* A random number, @instance, that tells this QEMU from any other there ever was.  False with an error if there is none to be had. */
+bool colo_host_instance(uint64_t *instance, Error **errp);
 
 /* The checkpoints that this guest, a secondary's, has resumed from since COLO began.  With the big lock held. */
 uint64_t colo_host_epoch(void);

@@ -37,6 +37,7 @@ typedef struct {
     ColoPacket *frontier;           /* first held packet that is not wholly compared */
     uint8_t secondary_probe;        /* its last repetition of the byte before `next` */
     uint8_t window_scale;           /* at most, of both sides, whose SYNs have the same options */
+    uint8_t secondary_rsts;         /* RSTs that none of the primary's has left for yet, as far as that can be counted */
     bool next_set : 1;
     bool primary_isn_set : 1;
     bool primary_end_set : 1;
@@ -48,7 +49,6 @@ typedef struct {
     bool secondary_grant_set : 1;
     bool secondary_syn : 1;         /* a SYN that no SYN of the primary has been compared with yet */
     bool secondary_syn_ack : 1;     /* and that it carried an ACK */
-    bool secondary_rst : 1;         /* a RST that no RST of the primary has left for yet */
     bool secondary_probe_set : 1;
     bool established : 1;           /* the primary has been let say more than a SYN */
 } ColoTcp;

@@ -39,8 +39,8 @@
 
 #include <string.h>
 
-/* Bytes that one side may hold in all flows together before it is made to wait. */
-#define HELD_BYTES_MAX (256 * 1024 * 1024ULL)
+/* Memory that one side may hold in all flows together before it is made to wait, bytes. */
+#define HELD_MAX (256 * 1024 * 1024ULL)
 
 /* The most that is remembered of what has left: more than the bandwidth-delay product of one gigabit and 200 ms. */
 #define HISTORY_BYTES (32 * 1024 * 1024)
@@ -449,9 +449,14 @@ static void old_epoch_packet(ColoComparator *c, ColoCompareFlow *f, ColoSide sid
     }
 }
 
+uint64_t colo_comparator_memory(const ColoComparator *c, ColoSide side)
+{
+    return c->stats.held_bytes[side] + c->stats.held[side] * sizeof(ColoPacket);
+}
+
 static bool is_too_far_ahead(const ColoComparator *c, ColoSide side)
 {
-    return c->full[side] || c->stats.held_bytes[side] >= HELD_BYTES_MAX;
+    return c->full[side] || colo_comparator_memory(c, side) >= HELD_MAX;
 }
 
 /* The flow of @p, in this epoch. */

@@ -21,7 +21,7 @@
 /* IP identification, TTL, TOS, checksums and padding are not part of it. */
 static bool same_datagram(const ColoPacket *a, const ColoPacket *b)
 {
-    return a->payload_len == b->payload_len &&
+    return a->payload_len == b->payload_len && a->udp_len == b->udp_len &&
            !memcmp(a->data + a->payload, b->data + b->payload, a->payload_len);
 }
 

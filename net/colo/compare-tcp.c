@@ -351,7 +351,7 @@ static bool gate_is_open(const ColoTcp *t, const ColoPacket *p)
                  (t->secondary_grant_set && !colo_seq_after(p->ack, t->secondary_grant.ack));
 
     if (p->tcp_flags & COLO_TCP_RST) {
-        return repeats_rst(t, p) || (t->secondary_rst && acked);
+        return repeats_rst(t, p) || (t->secondary_rsts && acked);
     }
     return acked && (!has_no_units(p) || p->next || leaves_room(t, p));
 }
@@ -447,7 +447,7 @@ static void primary_opens(ColoComparator *c, ColoCompareFlow *f, const ColoPacke
     t->said = 0;
     if (!t->secondary_syn) {
         t->secondary_grant_set = false;
-        t->secondary_rst = false;
+        t->secondary_rsts = 0;
     }
     t->established = false;
 }
@@ -511,7 +511,7 @@ static void primary_packet(ColoComparator *c, ColoCompareFlow *f, ColoPacket *p)
             t->frontier = t->frontier ? held : NULL;
         }
     }
-    if (t->secondary_rst && f->primary.tail && !(f->primary.tail->tcp_flags & COLO_TCP_RST)) {
+    if (t->secondary_rsts && f->primary.tail && !(f->primary.tail->tcp_flags & COLO_TCP_RST)) {
         colo_compare_diverged(c, COLO_REASON_SECONDARY_RESET, f);
     }
 }
@@ -535,7 +535,7 @@ static void secondary_opens(ColoComparator *c, ColoCompareFlow *f, const ColoPac
     t->secondary_syn_ack = p->tcp_flags & COLO_TCP_ACK;
     t->secondary_options = syn_options(c, p);
     t->secondary_grant_set = false;
-    t->secondary_rst = false;
+    t->secondary_rsts = 0;
 }
 
 /* To find the place of a segment that is late takes the longer the more wait; honest guests send few. */
@@ -550,7 +550,7 @@ static void secondary_packet(ColoComparator *c, ColoCompareFlow *f, ColoPacket *
     bool positioned = false;    /* it says something at positions of the primary's space */
 
     if (p->tcp_flags & COLO_TCP_RST) {
-        t->secondary_rst = true;
+        t->secondary_rsts += t->secondary_rsts < UINT8_MAX;
     } else if (p->tcp_flags & COLO_TCP_SYN) {
         secondary_opens(c, f, p);
     } else {
@@ -581,7 +581,7 @@ static void secondary_packet(ColoComparator *c, ColoCompareFlow *f, ColoPacket *
         }
     }
     advance(c, f);
-    if (t->secondary_rst && f->primary.head && !(f->primary.head->tcp_flags & COLO_TCP_RST)) {
+    if (t->secondary_rsts && f->primary.head && !(f->primary.head->tcp_flags & COLO_TCP_RST)) {
         colo_compare_diverged(c, COLO_REASON_SECONDARY_RESET, f);
     }
 }
@@ -595,6 +595,16 @@ void colo_compare_tcp(ColoComparator *c, ColoCompareFlow *f, ColoSide side, Colo
     }
 }
 
+/*
+ * True if the primary, which has said no more than a SYN, lies before that: it has answered the same SYN twice, with different numbers
+ * (SYN cookies change with the time), and the client has taken the first.
+ */
+static bool goes_on_from_earlier_syn(const ColoTcp *t, const ColoPacket *p)
+{
+    return colo_packet_seq_len(p) && t->primary_isn_set && t->primary_end_set && t->primary_end == t->primary_isn + 1 &&
+           colo_seq_before(p->seq, t->primary_isn);
+}
+
 void colo_compare_tcp_released(ColoComparator *c, ColoCompareFlow *f, const ColoPacket *p)
 {
     ColoTcp *t = &f->tcp;
@@ -606,7 +616,9 @@ void colo_compare_tcp_released(ColoComparator *c, ColoCompareFlow *f, const Colo
         primary_opens(c, f, p);
     }
     if (p->tcp_flags & COLO_TCP_RST) {
-        t->secondary_rst = t->secondary_rst && repeats_rst(t, p);
+        if (t->secondary_rsts && !repeats_rst(t, p)) {
+            t->secondary_rsts--;
+        }
         t->primary_rst = p->seq;
         t->primary_rst_ack = p->ack;
         t->primary_rst_acks = p->tcp_flags & COLO_TCP_ACK;
@@ -617,6 +629,9 @@ void colo_compare_tcp_released(ColoComparator *c, ColoCompareFlow *f, const Colo
 
         if (p->tcp_flags & COLO_TCP_SYN) {
             t->primary_options = syn_options(c, p);
+        }
+        if (goes_on_from_earlier_syn(t, p)) {
+            t->primary_end_set = t->primary_isn_set = false;
         }
         if (colo_packet_seq_len(p) && !(again && is_probe(t, p))) {
             colo_history_add(c->history, &t->said, p);
@@ -649,7 +664,7 @@ void colo_compare_tcp_rebase(ColoCompareFlow *f)
     t->secondary_grant_set = t->primary_grant_set;
     t->secondary_isn_set = false;
     t->secondary_syn = false;
-    t->secondary_rst = false;
+    t->secondary_rsts = 0;
 }
 
 void colo_compare_tcp_extend_base(ColoCompareFlow *f)

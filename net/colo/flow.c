@@ -460,7 +460,7 @@ void colo_flow_key(ColoFlowKey *key, const ColoPacket *p, ColoDirection directio
     }
     /* The innermost tag lies right before the IP header, behind the last Ethernet type but one. */
     if (p->l3 - p->vnet_len > 14) {
-        key->tag |= colo_get_be16(p->data + p->l3 - 4) & 0xfff;
+        key->tag |= colo_get_be16(p->data + p->l3 - 4) & COLO_KEY_VLAN;
     }
     if (p->class == COLO_CLASS_TCP) {
         key->tag |= COLO_KEY_STREAM;

@@ -27,6 +27,7 @@
 #include <string.h>
 
 #include "net/colo/checksum.h"
+#include "net/colo/options.h"
 
 #define ETH_HEADER 14
 #define ETH_TYPE_IPV4 0x0800
@@ -44,20 +45,15 @@
 #define IPV6_FRAGMENT_HEADER 8
 
 #define TCP_HEADER 20
-#define TCP_OPTION_END 0
-#define TCP_OPTION_NOP 1
-#define TCP_OPTION_WINDOW_SCALE 3
-#define TCP_OPTION_WINDOW_SCALE_LEN 3
+#define SIGNATURE_MIN 16            /* AO's, with all algorithms there are; MD5's is longer */
 #define WINDOW_SCALE_MAX 14
-#define TCP_OPTION_TIMESTAMPS 8
-#define TCP_OPTION_TIMESTAMPS_LEN 10
-#define TCP_OPTION_MD5 19           /* RFC 2385 */
-#define TCP_OPTION_AO 29            /* RFC 5925; with all algorithms there are it is the shorter one */
-#define TCP_OPTION_SIGNATURE_MIN 16
 #define TCP_WINDOW 14               /* offsets of fields in the header */
 #define TCP_CHECKSUM 16
 #define TCP_URGENT 18
 #define UDP_HEADER 8
+#define ICMP_HEADER 8
+#define QUOTED_MIN 8                /* bytes of a segment that an ICMP error quotes at least */
+#define UDP_LENGTH 4
 
 /* struct virtio_net_hdr (VIRTIO 1.2, section 5.1.6): offsets and bits.  Little-endian. */
 #define VNET_FLAGS 0
@@ -107,33 +103,13 @@ static uint32_t tcp_seq_len(uint32_t payload_len, uint8_t flags)
     return payload_len + !!(flags & COLO_TCP_SYN) + !!(flags & COLO_TCP_FIN);
 }
 
-/*
- * Finds the next option in the @len bytes at @options, from *@at on, which is moved behind it; *@at counts from there.
- *
- * Returns: where the option begins; @len if there is none, or nothing sensible.
- */
-static uint32_t next_option(const uint8_t *options, uint32_t len, uint32_t *at)
+/* True if there is an option of one of the two kinds between @at and @end. */
+static bool has_option(const uint8_t *data, uint32_t at, uint32_t end, uint8_t kind, uint8_t other)
 {
-    uint32_t begin = *at;
+    ColoOption option = { .end = at };
 
-    while (begin < len && options[begin] == TCP_OPTION_NOP) {
-        begin++;
-    }
-    if (len - begin < 2 || options[begin] == TCP_OPTION_END || options[begin + 1] < 2 ||
-        options[begin + 1] > len - begin) {
-        return len;
-    }
-    *at = begin + options[begin + 1];
-    return begin;
-}
-
-/* True if the options sign the segment, its header included. */
-static bool is_signed(const uint8_t *options, uint32_t len)
-{
-    uint32_t begin;
-
-    for (uint32_t at = 0; (begin = next_option(options, len, &at)) < len;) {
-        if (options[begin] == TCP_OPTION_MD5 || options[begin] == TCP_OPTION_AO) {
+    while (colo_option_next(data, end, &option)) {
+        if (option.kind == kind || option.kind == other) {
             return true;
         }
     }
@@ -160,8 +136,8 @@ static bool parse_tcp(ColoPacket *p)
     p->seq_end = p->seq + tcp_seq_len(p->payload_len, p->tcp_flags);
     p->compared = p->seq;
     p->ack = colo_get_be32(tcp + 8);
-    if (header >= TCP_HEADER + TCP_OPTION_SIGNATURE_MIN) {
-        p->indivisible = is_signed(tcp + TCP_HEADER, header - TCP_HEADER) || p->indivisible;
+    if (header >= TCP_HEADER + SIGNATURE_MIN && has_option(tcp, TCP_HEADER, header, COLO_TCP_MD5, COLO_TCP_AO)) {
+        p->indivisible = true;          /* the signature is over the whole segment */
     }
     return true;
 }
@@ -181,6 +157,7 @@ static void parse_transport(ColoPacket *p)
     if (p->class == COLO_CLASS_TCP && !parse_tcp(p)) {
         p->class = COLO_CLASS_DATAGRAM;
     } else if ((p->proto == COLO_PROTO_UDP || p->proto == COLO_PROTO_UDPLITE) && left >= UDP_HEADER) {
+        p->udp_len = colo_get_be16(p->data + p->l4 + UDP_LENGTH);
         p->payload += UDP_HEADER;
         p->payload_len -= UDP_HEADER;
     }
@@ -208,6 +185,9 @@ static void parse_ipv4(ColoPacket *p)
     p->fragment_id = colo_get_be16(ip + 4);
     p->l4 = p->l3 + header;
     p->end = p->l3 + MIN(total, left);
+    if (header > IPV4_HEADER && has_option(ip, IPV4_HEADER, header, COLO_IPV4_LOOSE_ROUTE, COLO_IPV4_STRICT_ROUTE)) {
+        p->indivisible = true;          /* the checksum is over an address that stands elsewhere (RFC 791, section 3.1) */
+    }
     parse_transport(p);
 }
 
@@ -393,6 +373,45 @@ ColoPacket *colo_packet_assemble(ColoPacket *parts)
     return whole;
 }
 
+/* The ICMP types that tell of a segment's fate on its way. */
+static bool is_error(const ColoPacket *p)
+{
+    uint8_t type = p->data[p->l4];
+
+    return p->proto == COLO_PROTO_ICMP ? type == 3 || type == 11 || type == 12 :      /* unreachable, time, parameter */
+           p->proto == COLO_PROTO_ICMPV6 && type >= 1 && type <= 4;                   /* and packet too big */
+}
+
+bool colo_packet_quoted(const ColoPacket *p, ColoPacket *quoted)
+{
+    uint32_t at = p->l4 + ICMP_HEADER;
+    uint32_t header = p->ip_version == 4 ? IPV4_HEADER : IPV6_HEADER;
+    const uint8_t *ip = p->data + at;
+    uint8_t proto;
+
+    if (p->class != COLO_CLASS_DATAGRAM || p->fragment || p->end < at + header + QUOTED_MIN || !is_error(p) ||
+        ip[0] >> 4 != p->ip_version) {
+        return false;
+    }
+    if (p->ip_version == 4) {
+        header = MAX((ip[0] & 0xfu) * 4, header);
+        proto = colo_get_be16(ip + 6) & IPV4_OFFSET_MASK ? 0 : ip[9];
+    } else {
+        proto = ip[6];
+    }
+    if (proto != COLO_PROTO_TCP || p->end < at + header + QUOTED_MIN) {
+        return false;
+    }
+    *quoted = *p;
+    quoted->class = COLO_CLASS_TCP;
+    quoted->proto = proto;
+    quoted->l3 = at;
+    quoted->l4 = quoted->payload = at + header;
+    quoted->payload_len = 0;
+    quoted->seq = quoted->seq_end = colo_get_be32(p->data + quoted->l4 + 4);
+    return true;
+}
+
 bool colo_packet_needs_csum(const ColoPacket *p)
 {
     return p->vnet_len >= VNET_MIN && p->data[VNET_FLAGS] & VNET_NEEDS_CSUM;
@@ -423,13 +442,13 @@ ColoRun colo_packet_run(const ColoPacket *p, uint32_t seq)
 uint32_t colo_packet_tcp_options(const ColoPacket *p, uint8_t options[40])
 {
     uint32_t len = p->payload - p->l4 - TCP_HEADER;
-    uint32_t begin;
+    ColoOption option = { .end = 0 };
 
     g_assert(p->class == COLO_CLASS_TCP && len <= 40);
     memcpy(options, p->data + p->l4 + TCP_HEADER, len);
-    for (uint32_t at = 0; (begin = next_option(options, len, &at)) < len;) {
-        if (options[begin] == TCP_OPTION_TIMESTAMPS && options[begin + 1] == TCP_OPTION_TIMESTAMPS_LEN) {
-            memset(options + begin + 2, 0, TCP_OPTION_TIMESTAMPS_LEN - 2);
+    while (colo_option_next(options, len, &option)) {
+        if (colo_option_is_timestamps(&option)) {
+            memset(options + option.at + 2, 0, COLO_TCP_TIMESTAMPS_LEN - 2);
         }
     }
     return len;
@@ -437,14 +456,12 @@ uint32_t colo_packet_tcp_options(const ColoPacket *p, uint8_t options[40])
 
 uint8_t colo_packet_window_scale(const ColoPacket *p)
 {
-    const uint8_t *options = p->data + p->l4 + TCP_HEADER;
-    uint32_t len = p->payload - p->l4 - TCP_HEADER;
-    uint32_t begin;
+    ColoOption option = { .end = p->l4 + TCP_HEADER };
 
     g_assert(p->class == COLO_CLASS_TCP);
-    for (uint32_t at = 0; (begin = next_option(options, len, &at)) < len;) {
-        if (options[begin] == TCP_OPTION_WINDOW_SCALE && options[begin + 1] == TCP_OPTION_WINDOW_SCALE_LEN) {
-            return MIN(options[begin + 2], WINDOW_SCALE_MAX);
+    while (colo_option_next(p->data, p->payload, &option)) {
+        if (option.kind == COLO_TCP_WINDOW_SCALE && option.end - option.at == COLO_TCP_WINDOW_SCALE_LEN) {
+            return MIN(p->data[option.at + 2], WINDOW_SCALE_MAX);
         }
     }
     return 0;

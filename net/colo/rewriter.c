@@ -30,6 +30,9 @@
  *     from the client:  echoed timestamp + difference
  *     from the guest:   timestamp - difference
  *
+ * An ICMP error to the guest quotes the primary's sequence number; the guest believes it only with its own.  That is how it hears of the
+ * path's MTU, and of a connection that a firewall refuses.
+ *
  * A checkpoint puts the primary's state into the secondary, ISNs included: nothing is mapped any more, and the
  * table is emptied.  A connection that is not in the table is an ordinary one.
  *
@@ -49,6 +52,7 @@
 #include "net/colo/rewriter.h"
 
 #include "net/colo/checksum.h"
+#include "net/colo/options.h"
 #include "net/colo/queue.h"
 
 #define SECOND (1000 * 1000 * 1000LL)
@@ -63,11 +67,7 @@
 #define TCP_SEQ 4
 #define TCP_ACK 8
 #define TCP_CHECKSUM 16
-#define TCP_OPTION_END 0
-#define TCP_OPTION_NOP 1
-#define TCP_OPTION_SACK 5
-#define TCP_OPTION_TIMESTAMPS 8
-#define TCP_OPTION_TIMESTAMPS_LEN 10
+#define ICMP_CHECKSUM 2
 
 typedef struct {
     ColoFlow flow;
@@ -79,6 +79,7 @@ typedef struct {
     bool secondary_time_set;
     bool unanswered;        /* made by the client's SYN, and the guest has said nothing yet */
     bool mapped;
+    bool opened_by_guest;   /* its last SYN was no answer */
     bool guest_fin;
     bool peer_fin;
 } RewriteFlow;
@@ -113,6 +114,14 @@ static void make_ready(ColoRewriter *r, ColoPacket *p)
     r->waiting_count--;
     p->flow = NULL;
     colo_queue_push(&r->ready, p);
+}
+
+/* Nothing that is waited for will come. */
+static void end_all_waits(ColoRewriter *r)
+{
+    while (r->waiting.head) {
+        make_ready(r, r->waiting.head);
+    }
 }
 
 static void flow_gone(ColoFlow *flow, void *opaque)
@@ -150,6 +159,7 @@ void colo_rewriter_free(ColoRewriter *r)
     if (r) {
         ColoPacket *p;
 
+        end_all_waits(r);
         colo_flow_table_free(r->flows);
         while ((p = colo_rewriter_ready(r))) {
             colo_packet_free(p);
@@ -159,39 +169,13 @@ void colo_rewriter_free(ColoRewriter *r)
     }
 }
 
-/* One option of a TCP header. */
-typedef struct {
-    uint32_t at;            /* where it begins; counts from the packet's data */
-    uint32_t end;
-    uint8_t kind;
-} Option;
-
-/* The option that begins at or behind @at, no-operations skipped; false if there is none, or nothing sensible. */
-static bool next_option(const ColoPacket *p, uint32_t at, Option *option)
-{
-    while (at < p->payload && p->data[at] == TCP_OPTION_NOP) {
-        at++;
-    }
-    if (at >= p->payload || p->data[at] == TCP_OPTION_END || p->payload - at < 2 || p->data[at + 1] < 2 ||
-        p->data[at + 1] > p->payload - at) {
-        return false;
-    }
-    *option = (Option) { .at = at, .end = at + p->data[at + 1], .kind = p->data[at] };
-    return true;
-}
-
-static bool is_timestamps(const Option *option)
-{
-    return option->kind == TCP_OPTION_TIMESTAMPS && option->end - option->at == TCP_OPTION_TIMESTAMPS_LEN;
-}
-
 /* Where the packet's timestamps are: the value, and 4 bytes on the echo.  False if it has none. */
 static bool find_timestamps(const ColoPacket *p, uint32_t *at)
 {
-    Option option = { .end = p->l4 + TCP_HEADER };
+    ColoOption option = { .end = p->l4 + TCP_HEADER };
 
-    while (next_option(p, option.end, &option)) {
-        if (is_timestamps(&option)) {
+    while (colo_option_next(p->data, p->payload, &option)) {
+        if (colo_option_is_timestamps(&option)) {
             *at = option.at + 2;
             return true;
         }
@@ -220,6 +204,9 @@ static void guest_opens(ColoRewriter *r, const ColoFlowKey *key, RewriteFlow *fl
     if (!flow && !r->failed_over) {
         flow = (RewriteFlow *)colo_flow_get(r->flows, key, now);
     }
+    if (flow) {
+        flow->opened_by_guest = !(p->tcp_flags & COLO_TCP_ACK);
+    }
     if (!flow || (flow->secondary_isn_set && flow->secondary_isn == p->seq)) {
         return;
     }
@@ -244,6 +231,17 @@ static void guest_opens(ColoRewriter *r, const ColoFlowKey *key, RewriteFlow *fl
 static bool must_wait(const ColoRewriter *r, const RewriteFlow *flow, const ColoPacket *p)
 {
     return flow->unanswered && !r->failed_over && p->tcp_flags & COLO_TCP_ACK && r->waiting_count < WAITING_MAX;
+}
+
+/*
+ * True if @p acknowledges the primary's SYN, and so tells its ISN.  What answers a SYN, but neither agrees nor refuses, is of a peer
+ * that has an older connection with these addresses open still (RFC 9293, section 3.5.1): the guest resets that by the number it is told.
+ * After a failover nobody else will ever tell the ISN.
+ */
+static bool tells_isn(const ColoRewriter *r, const RewriteFlow *flow, const ColoPacket *p)
+{
+    return flow->secondary_isn_set && p->tcp_flags & COLO_TCP_ACK &&
+           (!flow->opened_by_guest || r->failed_over || p->tcp_flags & (COLO_TCP_SYN | COLO_TCP_RST));
 }
 
 static ColoRewrite to_guest(ColoRewriter *r, const ColoFlowKey *key, RewriteFlow *flow, const ColoPacket *p,
@@ -272,7 +270,7 @@ static ColoRewrite to_guest(ColoRewriter *r, const ColoFlowKey *key, RewriteFlow
         r->waiting_count++;
         return (ColoRewrite) { .kind = COLO_REWRITE_WAIT };
     }
-    if (!flow->mapped && flow->secondary_isn_set && p->tcp_flags & COLO_TCP_ACK) {
+    if (!flow->mapped && tells_isn(r, flow, p)) {
         uint32_t primary_isn = p->ack - 1;
 
         r->needed -= is_needed(flow);
@@ -305,6 +303,12 @@ static void end_wait(ColoRewriter *r, RewriteFlow *flow, int64_t now)
     }
 }
 
+/* True if the guest goes on with what seemed to be over: the reset was one that it does not believe (RFC 5961, section 3). */
+static bool is_alive(const RewriteFlow *flow, const ColoPacket *p)
+{
+    return flow->flow.closing && flow->mapped && !(p->tcp_flags & COLO_TCP_RST) && !(flow->guest_fin && flow->peer_fin);
+}
+
 static ColoRewrite from_guest(ColoRewriter *r, const ColoFlowKey *key, RewriteFlow *flow, const ColoPacket *p,
                               int64_t now)
 {
@@ -323,6 +327,9 @@ static ColoRewrite from_guest(ColoRewriter *r, const ColoFlowKey *key, RewriteFl
     if (!flow) {
         return (ColoRewrite) { .kind = COLO_REWRITE_NOTHING };
     }
+    if (is_alive(flow, p)) {
+        colo_flow_reopen(r->flows, &flow->flow);
+    }
     note_end(r, flow, p, COLO_FROM_GUEST);
     if (!flow->mapped || (!flow->offset && !flow->time_offset)) {
         return (ColoRewrite) { .kind = COLO_REWRITE_NOTHING };
@@ -330,13 +337,39 @@ static ColoRewrite from_guest(ColoRewriter *r, const ColoFlowKey *key, RewriteFl
     return (ColoRewrite) { COLO_REWRITE_SEQ, 0 - flow->offset, 0 - flow->time_offset };
 }
 
+/* An ICMP error to the guest, which believes it only if it quotes what the guest has sent. */
+static ColoRewrite error_to_guest(ColoRewriter *r, const ColoPacket *p, int64_t now)
+{
+    ColoFlowKey key, vlan;
+    RewriteFlow *flow;
+    ColoPacket quoted;
+
+    if (!colo_packet_quoted(p, &quoted)) {
+        return (ColoRewrite) { .kind = COLO_REWRITE_NOTHING };
+    }
+    colo_flow_key(&vlan, p, COLO_TO_GUEST);
+    colo_flow_key(&key, &quoted, COLO_FROM_GUEST);
+    key.tag = COLO_KEY_STREAM | (vlan.tag & COLO_KEY_VLAN);
+    flow = (RewriteFlow *)colo_flow_find(r->flows, &key, now);
+    if (flow && flow->mapped && flow->offset) {
+        return (ColoRewrite) { .kind = COLO_REWRITE_QUOTED, .add = flow->offset };
+    }
+    if (flow && !flow->mapped && flow->secondary_isn_set && flow->opened_by_guest) {
+        return (ColoRewrite) { .kind = COLO_REWRITE_QUOTED, .add = flow->secondary_isn - quoted.seq };     /* its SYN */
+    }
+    return (ColoRewrite) { .kind = COLO_REWRITE_NOTHING };
+}
+
 ColoRewrite colo_rewriter_look(ColoRewriter *r, ColoDirection direction, const ColoPacket *p, int64_t now)
 {
     ColoFlowKey key;
     RewriteFlow *flow;
 
-    if (p->class != COLO_CLASS_TCP || colo_rewriter_is_done(r)) {
+    if (colo_rewriter_is_done(r)) {
         return (ColoRewrite) { .kind = COLO_REWRITE_NOTHING };
+    }
+    if (p->class != COLO_CLASS_TCP) {
+        return direction == COLO_TO_GUEST ? error_to_guest(r, p, now) : (ColoRewrite) { .kind = COLO_REWRITE_NOTHING };
     }
     colo_flow_table_age(r->flows, now);
     if (r->waiting.head && now - r->waiting.head->arrival > WAITING_TIME) {
@@ -366,10 +399,10 @@ static void add_at(ColoPacket *p, uint32_t at, uint32_t add)
 
 static void add_to_sack_blocks(ColoPacket *p, uint32_t add)
 {
-    Option option = { .end = p->l4 + TCP_HEADER };
+    ColoOption option = { .end = p->l4 + TCP_HEADER };
 
-    while (next_option(p, option.end, &option)) {
-        if (option.kind == TCP_OPTION_SACK) {
+    while (colo_option_next(p->data, p->payload, &option)) {
+        if (option.kind == COLO_TCP_SACK) {
             for (uint32_t edge = option.at + 2; edge + 4 <= option.end; edge += 4) {
                 add_at(p, edge, add);
             }
@@ -387,6 +420,19 @@ static void add_to_timestamp(ColoPacket *p, uint32_t which, uint32_t add)
     }
 }
 
+/* The quoted checksum is left: what is quoted may be cut short, so nobody can verify it. */
+static void add_to_quoted(ColoPacket *p, uint32_t add)
+{
+    ColoPacket quoted;
+
+    if (colo_packet_quoted(p, &quoted)) {
+        uint8_t *seq = p->data + quoted.l4 + TCP_SEQ;
+
+        colo_put_be32(seq, quoted.seq + add);
+        colo_checksum_replace32(p->data + p->l4 + ICMP_CHECKSUM, quoted.seq, quoted.seq + add);
+    }
+}
+
 void colo_rewrite(ColoPacket *p, ColoRewrite rewrite)
 {
     switch (rewrite.kind) {
@@ -401,6 +447,9 @@ void colo_rewrite(ColoPacket *p, ColoRewrite rewrite)
         add_at(p, p->l4 + TCP_ACK, rewrite.add);
         add_to_sack_blocks(p, rewrite.add);
         add_to_timestamp(p, 4, rewrite.add_time);
+        break;
+    case COLO_REWRITE_QUOTED:
+        add_to_quoted(p, rewrite.add);
         break;
     }
 }
@@ -502,6 +551,7 @@ void colo_rewriter_checkpoint(ColoRewriter *r, int64_t now)
     if (r->failed_over) {
         return;
     }
+    end_all_waits(r);
     colo_flow_table_clear(r->flows);
     for (guint at = 0; r->loaded && at < r->loaded->len; at += SAVED_SIZE) {
         load_flow(r, r->loaded->data + at, now);
@@ -512,9 +562,7 @@ void colo_rewriter_checkpoint(ColoRewriter *r, int64_t now)
 void colo_rewriter_failover(ColoRewriter *r)
 {
     r->failed_over = true;
-    while (r->waiting.head) {
-        make_ready(r, r->waiting.head);
-    }
+    end_all_waits(r);
 }
 
 bool colo_rewriter_is_done(const ColoRewriter *r)

@@ -159,6 +159,11 @@ def _steps(host: Series, root: Path) -> tuple[Step, ...]:
             edits=(Insert("migration/colo.c", "colo_notify_filters_event(COLO_EVENT_CHECKPOINT, &local_err);",
                           "    colo_checkpoint_loaded();\n"),)),
         Step(
+            name="shutdown",
+            reason="When QEMU exits, the filters hear of it, and go, after the migration that they ask whether there is COLO.",
+            edits=(Insert("migration/colo.c", "MigrationState *s = NULL;", "\n    colo_shutting_down();\n",
+                          within="void colo_shutdown(void)"),)),
+        Step(
             name="build",
             reason="The objects that the host has no file for, and the core, which brings its own "
                    "meson.build.",

@@ -937,19 +937,35 @@ static void mark(ColoSide side)
     m.settling = false;
 }
 
+/* What was kept aside of an early secondary is of no use any more. */
+static void forget_early(void)
+{
+    m.early = 0;
+    for (int i = 0; i < FLOWS; i++) {
+        m.flows[i].next = (Said) { .rst = false };
+    }
+}
+
 static void reconnected(ColoSide side)
 {
     TELL("reconnected: side %d", side);
     m.marks[side] = false;
     m.next_mark[side] = m.epoch + 1;
     if (side == COLO_SECONDARY) {
-        m.early = 0;
+        forget_early();
         m.away = false;
-        for (int i = 0; i < FLOWS; i++) {
-            m.flows[i].next = (Said) { .rst = false };
-        }
     }
     colo_comparator_reconnected(m.c, side);
+}
+
+/* The secondary counts as one of an epoch that is over, until it says otherwise. */
+static void doubted(void)
+{
+    TELL("doubted, in epoch %u", m.epoch);
+    m.marks[COLO_SECONDARY] = true;
+    m.next_mark[COLO_SECONDARY] = m.epoch;
+    forget_early();
+    colo_comparator_secondary_doubted(m.c);
 }
 
 static void tick(void)
@@ -1134,7 +1150,11 @@ static void control(Tape *tape)
         mark(COLO_SECONDARY);
         break;
     case 9:
-        reconnected(what & 0x10 ? COLO_PRIMARY : COLO_SECONDARY);
+        if (what & 0x20) {
+            doubted();
+        } else {
+            reconnected(what & 0x10 ? COLO_PRIMARY : COLO_SECONDARY);
+        }
         break;
     case 10:
         m.away = true;
@@ -1289,6 +1309,7 @@ static void begin(Tape *tape)
     m.timeout = config.timeout = (1 + (more >> 4)) * LEAST_TIMEOUT;
     m.reads_when_told = more & 4;
     m.window[COLO_PRIMARY] = m.window[COLO_SECONDARY] = 0x7210;
+    m.epoch = m.next_mark[COLO_PRIMARY] = m.next_mark[COLO_SECONDARY] = 1;      /* there can be an older one */
     m.now = 1000 * SECOND;
     TELL("%s, queues of %u, timeout %" G_GINT64_FORMAT " ms", m.strict ? "strict" : "wild", m.queue_size,
          m.timeout / MS);

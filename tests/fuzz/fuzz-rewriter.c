@@ -49,6 +49,7 @@ typedef struct {
     State state;
     bool known;         /* it has been begun, so that there are numbers */
     bool active;        /* by the guest */
+    bool unasked;       /* the guest's last SYN was no answer */
     bool strange;       /* what it ought to know cannot be told */
     bool stamped;       /* with timestamps */
     bool acknowledged;  /* the client has acknowledged the SYN, and the guest seen it */
@@ -224,6 +225,7 @@ static void check_outcome(uint32_t id, const uint8_t *frame, uint32_t size, bool
 static void note_from_guest(Connection *c, const Segment *s)
 {
     if (s->flags & SYN) {
+        c->unasked = !(s->flags & ACK);
         if (c->state == UNANSWERED || c->state == LATE || c->state == OLD || c->state == UNKNOWN) {
             c->state = m.failed_over ? UNKNOWN : ANSWERED;
         }
@@ -233,6 +235,9 @@ static void note_from_guest(Connection *c, const Segment *s)
     }
     if (c->state == UNANSWERED) {
         c->state = LATE;
+    }
+    if (c->state == MAPPED && !(s->flags & RST) && !(c->guest_fin && c->client_fin)) {
+        c->closed = false;      /* the guest has not believed the client's RST */
     }
     c->guest_fin |= s->flags & FIN;
     c->closed |= (c->guest_fin && c->client_fin) || s->flags & RST;
@@ -250,7 +255,7 @@ static bool note_to_guest(Connection *c, const Segment *s)
     if (c->state == UNANSWERED && s->flags & ACK && m.waiting < 256) {
         return true;
     }
-    if (c->state == ANSWERED && s->flags & ACK) {
+    if (c->state == ANSWERED && s->flags & ACK && (!c->unasked || m.failed_over || s->flags & (SYN | RST))) {
         c->state = MAPPED;
     }
     c->acknowledged = s->flags & ACK && (c->state == MAPPED || c->state == UNKNOWN);

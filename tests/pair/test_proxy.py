@@ -25,6 +25,7 @@ HEARTBEAT, HEARTBEAT_TIMEOUT = 100, 500     # ms
 MORE_RUNS = 3
 SLACK = 0.1                                 # seconds, of what noticing may take
 TCP_REPAIR = 19
+HELLO, SECONDARY = 1, 1                     # a record of the protocol between the nodes, and what it says
 
 ETH_P_ALL, SO_TIMESTAMPNS = 3, 35
 
@@ -114,6 +115,26 @@ class PastTest(ProxyTest):
         self.assertFalse(pair.comparison()["secondary-connected"])
         pair.protect_again()
         wait_until(lambda: pair.comparison()["secondary-connected"], 5, "the next secondary's connection")
+        self.take_over()
+
+
+    def test_another_secondary_is_turned_away(self) -> None:
+        """While COLO's own is away for a moment, nobody else takes its place, however well it speaks."""
+        pair = self.start()
+        pair.secondary.stop()
+        for connection in connections_of(pair.primary, MIRROR_PORT):
+            with connection:
+                if connection.type == socket.SOCK_STREAM and not connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    connection.shutdown(socket.SHUT_RDWR)
+        wait_until(lambda: not pair.comparison()["secondary-connected"], 2, "the end of the connection")
+        with pair.network.hosts.entered():
+            stranger = socket.create_connection((pair.hosts["primary"].address, MIRROR_PORT), 2)
+        with stranger:
+            stranger.sendall(struct.pack(">IB8sHHBBHQQ", 32, HELLO, b"COLOPRXY", 1, 1, SECONDARY, 0, 0, 1 << 20, 4711))
+            answer = b"".join(iter(lambda: stranger.recv(4096), b""))
+        self.assertIn(b"COLO runs with another secondary", answer)
+        pair.secondary.cont()
+        wait_until(lambda: pair.comparison()["secondary-connected"], 5, "COLO's own secondary")
         self.take_over()
 
 

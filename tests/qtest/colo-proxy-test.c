@@ -38,7 +38,7 @@ enum {
 #define GOOD_HELLO HELLO_RECORD("COLOPRXY", "\1", "\1", IS_SECONDARY)
 #define PRIMARY_HELLO HELLO_RECORD("COLOPRXY", "\1", "\1", IS_PRIMARY)
 #define HEARTBEAT_RECORD "\0\0\0\0\6"
-#define EPOCH_RECORD "\0\0\0\x08\4\0\0\0\0\0\0\0\1"
+#define EPOCH_RECORD "\0\0\0\x08\4\0\0\0\0\0\0\0\0"
 #define CREDIT_RECORD "\0\0\0\x08\5\0\0\0\0\0\0\0\1"
 #define PACKET_RECORD "\0\0\0\x11\3\0" "sixteen letters!"
 
@@ -375,7 +375,7 @@ static void check_primary(ColoTest *t, ColoPeer *p)
 
     /* What the secondary's guest sends goes nowhere. */
     send_packets(p, 0, 100, 100);
-    send_record(p, EPOCH, "\0\0\0\0\0\0\0\1", 8);
+    send_record(p, EPOCH, "\0\0\0\0\0\0\0\0", 8);
     colo_test_wait_count(t, "f0", "received.packets", 100);
     g_assert_cmpuint(colo_test_count(t, "f0", "received.bytes"), ==, 100 * 100);
     g_assert_true(is_quiet(p));
@@ -643,6 +643,7 @@ static const Wrong wrong_records[] = {
     { BYTES("\0\0\0\3\3\2xx"), "a packet came of 2 bytes, 2 of them header" },
     { BYTES("\0\0\0\x18\3\x15" "twenty-three bytes long"), "a packet came of 23 bytes, 21 of them header" },
     { BYTES("\0\0\0\4\3\xff" "xyz"), "a packet came of 3 bytes, 255 of them header" },
+    { BYTES("\0\0\0\x08\4\0\0\0\0\0\0\0\1"), "an epoch came that cannot be yet" },     /* there is no COLO */
     { BYTES(GOOD_HELLO), "a second hello came" },
     { BYTES(PRIMARY_HELLO), "a second hello came" },
 };
@@ -1438,6 +1439,7 @@ static void test_refused(void)
     colo_test_refused(t, "colo-proxy 'f0'|netdev|network backend", PROXY("f0", "nosuch", "primary"), path);
     colo_test_refused(t, "colo-proxy 'f0'|'queue'|all", PROXY("f0", "bn0", "primary") ", 'queue': 'tx'", path);
     colo_test_refused(t, "colo-proxy 'f0'|'queue'|all", PROXY("f0", "bn0", "secondary") ", 'queue': 'rx'", path);
+    colo_test_refused(t, "colo-proxy 'f0'|'status'|on", PROXY("f0", "bn0", "secondary") ", 'status': 'off'", path);
     colo_test_refused(t, "colo-proxy 'f0'|position|'thread'",
                       PROXY("f0", "bn0", "primary") ", 'position': 'id=thread'", path);
     colo_test_refused(t, "colo-proxy 'f0'|'reconnect' is 0|from 1 to 4294967295",

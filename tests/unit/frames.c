@@ -280,23 +280,28 @@ Frame *frame_udp(const Shape *s, const void *payload, uint32_t len)
     return f;
 }
 
-Frame *frame_echo(const Shape *s, uint16_t id, uint16_t number, const void *payload, uint32_t len)
+Frame *frame_icmp(const Shape *s, uint8_t type, uint8_t code, uint32_t rest, const void *payload, uint32_t len)
 {
     uint8_t *icmp = g_malloc0(8 + len);
+    uint16_t sum;
     Frame *f;
 
-    icmp[0] = s->ipv6 ? 129 : 0;
-    put16(icmp + 4, id);
-    put16(icmp + 6, number);
+    icmp[0] = type;
+    icmp[1] = code;
+    put32(icmp + 4, rest);
     if (len) {
         memcpy(icmp + 8, payload, len);
     }
     f = frame_ip(s, s->ipv6 ? PROTO_ICMPV6 : PROTO_ICMP, icmp, 8 + len);
-    put16(f->data + f->l4 + 2,
-          (uint16_t)~plain_sum(f->data + f->l4, 8 + len,
-                               s->ipv6 ? pseudo_sum(f->data + f->l3, true, PROTO_ICMPV6, 8 + len) : 0));
+    sum = s->ipv6 ? pseudo_sum(f->data + f->l3, true, PROTO_ICMPV6, 8 + len) : 0;
+    put16(f->data + f->l4 + 2, (uint16_t)~plain_sum(f->data + f->l4, 8 + len, sum));
     g_free(icmp);
     return f;
+}
+
+Frame *frame_echo(const Shape *s, uint16_t id, uint16_t number, const void *payload, uint32_t len)
+{
+    return frame_icmp(s, s->ipv6 ? 129 : 0, 0, (uint32_t)id << 16 | number, payload, len);
 }
 
 Seen frame_check(const uint8_t *data, uint32_t size, uint32_t vnet_len)
@@ -357,6 +362,12 @@ Seen frame_check(const uint8_t *data, uint32_t size, uint32_t vnet_len)
         seen.len = l4_len - tcp_header;
         seen.seq_len = seen.len + (seen.flags & SYN ? 1 : 0) + (seen.flags & FIN ? 1 : 0);
         field = 16;
+    } else if (seen.proto == PROTO_ICMP || seen.proto == PROTO_ICMPV6) {
+        seen.payload = l4 + 8;
+        seen.len = l4_len - 8;
+        ck_assert_msg(plain_sum(l4, l4_len, seen.ipv6 ? pseudo_sum(ip, true, PROTO_ICMPV6, l4_len) : 0) == 0xffff,
+                      "ICMP checksum is wrong");
+        return seen;
     } else {
         ck_assert_uint_eq(seen.proto, PROTO_UDP);
         ck_assert_uint_eq(be16(l4 + 4), l4_len);

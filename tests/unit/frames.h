@@ -72,6 +72,7 @@ Frame *frame_tcp(const Shape *shape, uint32_t seq, uint32_t ack, uint8_t flags, 
                  uint32_t options_len, const void *payload, uint32_t len);
 Frame *frame_udp(const Shape *shape, const void *payload, uint32_t len);
 /* An echo reply (ICMP or ICMPv6) with this identifier and sequence number. */
+Frame *frame_icmp(const Shape *shape, uint8_t type, uint8_t code, uint32_t rest, const void *payload, uint32_t len);
 Frame *frame_echo(const Shape *shape, uint16_t id, uint16_t number, const void *payload, uint32_t len);
 /* Any IP protocol; @body behind the IP header as it stands. */
 Frame *frame_ip(const Shape *shape, uint8_t proto, const void *body, uint32_t len);

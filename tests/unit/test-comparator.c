@@ -1386,6 +1386,30 @@ START_TEST(counters)
 }
 END_TEST
 
+/* Many flows, none of which is full. */
+START_TEST(memory_is_bounded)
+{
+    static const uint8_t payload[60000];
+    const uint64_t bound = 256 * 1024 * 1024;
+    Rig *rig = rig_new();
+    Shape shape = { .peer_port = 1 };
+
+    while (colo_comparator_may_read(rig->c, COLO_PRIMARY)) {
+        ck_assert_uint_lt(colo_comparator_memory(rig->c, COLO_PRIMARY), bound);
+        rig_give(rig, COLO_PRIMARY, frame_udp(&shape, payload, sizeof(payload)));
+        shape.peer_port++;
+    }
+    ck_assert_uint_gt(colo_comparator_memory(rig->c, COLO_PRIMARY),
+                      rig_held(rig, COLO_PRIMARY) * (sizeof(payload) + sizeof(ColoPacket)));
+    ck_assert_uint_lt(colo_comparator_memory(rig->c, COLO_PRIMARY), bound + 2 * sizeof(payload));
+    ck_assert(colo_comparator_may_read(rig->c, COLO_SECONDARY));
+    rig_checkpoint(rig);
+    ck_assert(colo_comparator_may_read(rig->c, COLO_PRIMARY));
+    ck_assert_uint_eq(colo_comparator_memory(rig->c, COLO_PRIMARY), 0);
+    rig_free(rig);
+}
+END_TEST
+
 /* How long packets were held */
 
 /* So many have left while comparing, and the longest of them was held for @max ns. */
@@ -1890,6 +1914,7 @@ int main(void)
 
     tc = tcase_create("held");
     tcase_add_test(tc, held_times);
+    tcase_add_test(tc, memory_is_bounded);
     tcase_add_test(tc, held_times_of_what_is_cut);
     tcase_add_test(tc, held_times_of_fragments);
     tcase_add_test(tc, held_times_up_to_the_word);

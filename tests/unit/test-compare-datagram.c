@@ -102,6 +102,27 @@ START_TEST(prefix_is_not_the_same)
 }
 END_TEST
 
+/* A receiver is given as much as the header's length field says, whatever else the datagram carries. */
+START_TEST(udp_length)
+{
+    static const Shape v4 = { 0 }, v6 = { .ipv6 = true };
+    static const Shape *const shapes[] = { &v4, &v6 };
+
+    for (guint i = 0; i < G_N_ELEMENTS(shapes); i++) {
+        Rig *rig = rig_new();
+        Frame *shorter = frame_udp(shapes[i], "abcdef", 6);
+
+        put16(shorter->data + shorter->l4 + 4, 8 + 3);
+        rig_give(rig, COLO_PRIMARY, shorter);
+        rig_give(rig, COLO_SECONDARY, frame_udp(shapes[i], "abcdef", 6));
+        rig_expect_nothing(rig);
+        rig_wait(rig, GRACE);
+        rig_expect_asked(rig, 1, COLO_REASON_PAYLOAD);
+        rig_free(rig);
+    }
+}
+END_TEST
+
 START_TEST(flows_do_not_mix)
 {
     static const Shape shapes[] = {
@@ -659,6 +680,7 @@ int main(void)
     tcase_add_test(tc, echo);
     tcase_add_test(tc, what_is_not_compared);
     tcase_add_test(tc, prefix_is_not_the_same);
+    tcase_add_test(tc, udp_length);
     tcase_add_test(tc, flows_do_not_mix);
     tcase_add_test(tc, duplicates_count);
     tcase_add_test(tc, duplicates_behind_a_late_one);

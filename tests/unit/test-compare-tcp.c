@@ -1717,6 +1717,31 @@ START_TEST(syn_against_syn_ack)
 }
 END_TEST
 
+/* SYN cookies are of the minute: the answers to a SYN and to its repetition differ, and the client takes the first. */
+START_TEST(the_first_of_two_syn_acks)
+{
+    Rig *rig = rig_new();
+
+    for (uint32_t isn = 1000; isn <= 500000; isn += 499000) {
+        primary(rig, SYN | ACK, isn, CLIENT, "");
+        secondary(rig, SYN | ACK, isn + 90000, CLIENT, "");
+        rig_expect(rig, SYN | ACK, isn, 0);
+    }
+    for (uint32_t i = 0; i < 5; i++) {
+        primary(rig, ACK, 1001 + 5 * i, CLIENT, "hello");
+        secondary(rig, ACK, 1001 + 5 * i, CLIENT, "hello");
+        if (i == 0) {
+            rig_expect_nothing(rig);        /* it begins where nothing is known to begin */
+            rig_wait(rig, RIG_TIMEOUT);
+            rig_checkpoint(rig);
+        }
+        rig_expect(rig, ACK, 1001 + 5 * i, 5);
+    }
+    ck_assert_int_eq(rig->asked, 1);
+    rig_free(rig);
+}
+END_TEST
+
 START_TEST(syn_ack_gated_by_its_acknowledgement)
 {
     Rig *rig = rig_new();
@@ -1998,6 +2023,31 @@ START_TEST(rst_is_used_up)
         primary(rig, flags, 30, CLIENT, "");
         rig_expect(rig, flags, 30, 0);
         rig_end_well(rig);
+    }
+}
+END_TEST
+
+/* Segments that are under way to a connection which the guest has cut off are answered by a RST each. */
+START_TEST(resets_in_a_row)
+{
+    for (uint32_t n = 1; n <= 4; n++) {
+        for (ColoSide first = COLO_PRIMARY; first <= COLO_SECONDARY; first++) {
+            Rig *rig = rig_new();
+
+            for (int turn = 0; turn < 2; turn++) {
+                ColoSide side = turn ? !first : first;
+
+                for (uint32_t i = 0; i < n; i++) {
+                    rig_give(rig, side, frame_tcp(&plain, 1 + 100 * i, 0, RST, NULL, 0, NULL, 0));
+                }
+            }
+            for (uint32_t i = 0; i < n; i++) {
+                rig_expect(rig, RST, 1 + 100 * i, 0);
+            }
+            primary(rig, RST, 1 + 100 * n, 0, "");
+            rig_expect_nothing(rig);
+            rig_free(rig);
+        }
     }
 }
 END_TEST
@@ -2446,6 +2496,7 @@ int main(void)
     tcase_add_test(tc, isns_differ);
     tcase_add_test(tc, syn_options);
     tcase_add_test(tc, syn_against_syn_ack);
+    tcase_add_test(tc, the_first_of_two_syn_acks);
     tcase_add_test(tc, syn_ack_gated_by_its_acknowledgement);
     tcase_add_test(tc, repeated_syn);
     tcase_add_test(tc, simultaneous_open);
@@ -2457,6 +2508,7 @@ int main(void)
     tcase_add_test(tc, rst_from_a_closed_port);
     tcase_add_test(tc, rst_with_text);
     tcase_add_test(tc, rst_is_used_up);
+    tcase_add_test(tc, resets_in_a_row);
     tcase_add_test(tc, rst_with_an_acknowledgement_is_another);
     tcase_add_test(tc, rst_does_not_overtake);
     tcase_add_test(tc, secondary_resets_a_live_connection);

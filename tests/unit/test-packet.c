@@ -703,6 +703,31 @@ START_TEST(signed_segments)
 }
 END_TEST
 
+/* The checksum of what is routed by its source is over an address that stands in the options until the last hop. */
+START_TEST(source_route_is_indivisible)
+{
+    static const struct {
+        uint8_t options[8];
+        bool is_routed;
+    } cases[] = {
+        { { 131, 7, 4, 10, 0, 0, 3 }, true }, { { 1, 137, 7, 4, 10, 0, 0, 3 }, true },
+        { { 7, 7, 4, 131, 7, 4, 3 }, false },       /* record route */
+        { { 0, 131, 7, 4, 10, 0, 0 }, false },
+    };
+    Shape s = { .ip_options = 8 };
+
+    for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+        Frame *f = frame_tcp(&s, 1, 2, ACK, NULL, 0, "hello", 5);
+        ColoPacket p;
+
+        memcpy(f->data + f->l3 + 20, cases[i].options, 8);
+        p = parse(f);
+        ck_assert_int_eq(p.indivisible, cases[i].is_routed);
+        frame_free(f);
+    }
+}
+END_TEST
+
 /* Cutting */
 
 static void cut_and_check(const Shape *s, uint32_t seq, uint8_t flags, const uint8_t *payload, uint32_t len,
@@ -976,6 +1001,7 @@ int main(void)
     tcase_add_test(tc, window_scale);
     tcase_add_test(tc, window_changed);
     tcase_add_test(tc, signed_segments);
+    tcase_add_test(tc, source_route_is_indivisible);
     tcase_add_test(tc, cut_everywhere);
     tcase_add_test(tc, cut_a_syn_with_data);
     tcase_add_test(tc, cut_an_offload_frame);

@@ -863,6 +863,43 @@ START_TEST(rst_from_the_client)
 }
 END_TEST
 
+/* A reset outside the window, which the guest answers by an acknowledgement and is otherwise none the worse for. */
+START_TEST(rst_that_the_guest_does_not_believe)
+{
+    Bench b = bench_new();
+
+    open_passive(&b, 1000, 2000);
+    colo_rewriter_failover(b.r);
+    in(&b, RST, CLIENT + 0x10000000, 0, 0);
+    check_mapped(&b, 1000, 2000);
+    b.now += 3600 * SECOND;
+    check_mapped(&b, 1000, 2000);
+    /* And one that it does. */
+    in(&b, RST, CLIENT + 1, 0, 0);
+    out(&b, RST, 2001, 0, 0);
+    b.now += 300 * SECOND;
+    ck_assert_uint_eq(in(&b, ACK, CLIENT + 1, 1001, 0), 1001);
+    bench_end(&b);
+}
+END_TEST
+
+/* The peer has an older connection open and says so; the guest resets that by the number that it is told, as the primary's does. */
+START_TEST(half_open_peer)
+{
+    for (guint i = 0; i < G_N_ELEMENTS(isns); i++) {
+        Bench b = bench_new();
+
+        out(&b, SYN, isns[i][1], 0, 0);
+        ck_assert_uint_eq(in(&b, ACK, CLIENT, 555555, 0), 555555);
+        ck_assert_uint_eq(out(&b, RST, 555555, 0, 0), 555555);
+        out(&b, SYN, isns[i][1], 0, 0);
+        ck_assert_uint_eq(in(&b, SYN | ACK, CLIENT, isns[i][0] + 1, 0), isns[i][1] + 1);
+        check_mapped(&b, isns[i][0], isns[i][1]);
+        bench_end(&b);
+    }
+}
+END_TEST
+
 /* The client refuses: RST|ACK of the primary's SYN, which the secondary believes only if it names its own. */
 START_TEST(rst_ack_to_an_active_open)
 {
@@ -888,6 +925,57 @@ START_TEST(rst_ack_to_a_passive_open)
     open_passive(&b, 1000, 2000);
     check_mapped(&b, 1000, 2000);
     bench_end(&b);
+}
+END_TEST
+
+/* ICMP errors */
+
+/* An error about the guest's segment with that sequence number, as the client or a router sends it; returns the number that comes out. */
+static uint32_t error(Bench *b, uint8_t type, uint32_t seq)
+{
+    Frame *about;
+    Seen seen;
+
+    b->shape.to_guest = false;
+    about = frame_tcp(&b->shape, seq, CLIENT, ACK, NULL, 0, "hello", 5);
+    b->shape.to_guest = true;
+    seen = pass_frame(b, COLO_TO_GUEST, frame_icmp(&b->shape, type, 4, 1400, about->data + about->l3, about->l4 + 8 - about->l3));
+    ck_assert_uint_eq(seen.len, about->l4 + 8 - about->l3);
+    seen.seq = be32(seen.payload + seen.len - 4);
+    frame_free(about);
+    return seen.seq;
+}
+
+static const Shape error_shapes[] = { { 0 }, { .ip_options = 8 }, { .vlans = 1, .vlan = { 5 } }, { .ipv6 = true } };
+
+START_TEST(errors_of_what_is_mapped)
+{
+    for (guint i = 0; i < G_N_ELEMENTS(error_shapes); i++) {
+        uint8_t type = error_shapes[i].ipv6 ? 2 : 3;        /* too big */
+        Bench b = bench_new();
+
+        b.shape = error_shapes[i];
+        ck_assert_uint_eq(error(&b, type, 1001), 1001);
+        open_passive(&b, 1000, 2000);
+        ck_assert_uint_eq(error(&b, type, 1001), 2001);
+        ck_assert_uint_eq(error(&b, b.shape.ipv6 ? 128 : 8, 1001), 1001);     /* no error at all */
+        colo_rewriter_failover(b.r);
+        ck_assert_uint_eq(error(&b, type, 1500), 2500);
+        bench_end(&b);
+    }
+}
+END_TEST
+
+/* A firewall refuses what the guest opens. */
+START_TEST(errors_of_a_syn)
+{
+    for (guint i = 0; i < G_N_ELEMENTS(isns); i++) {
+        Bench b = bench_new();
+
+        out(&b, SYN, isns[i][1], 0, 0);
+        ck_assert_uint_eq(error(&b, 3, isns[i][0]), isns[i][1]);
+        bench_end(&b);
+    }
 }
 END_TEST
 
@@ -1582,6 +1670,10 @@ int main(void)
     tcase_add_test(tc, port_reuse);
     tcase_add_test(tc, rst_from_the_guest);
     tcase_add_test(tc, rst_from_the_client);
+    tcase_add_test(tc, rst_that_the_guest_does_not_believe);
+    tcase_add_test(tc, half_open_peer);
+    tcase_add_test(tc, errors_of_what_is_mapped);
+    tcase_add_test(tc, errors_of_a_syn);
     tcase_add_test(tc, rst_ack_to_an_active_open);
     tcase_add_test(tc, rst_ack_to_a_passive_open);
     tcase_add_test(tc, sack_blocks_at_any_offset);

@@ -151,6 +151,9 @@ void colo_comparator_peer_lost(ColoComparator *c, int64_t now);
 /* True from when a checkpoint is needed until there is one. */
 bool colo_comparator_has_asked(const ColoComparator *c);
 
+/* Bytes that what the side holds takes, with what is known of each packet. */
+uint64_t colo_comparator_memory(const ColoComparator *c, ColoSide side);
+
 /* False if the side is so far ahead that its input should not be read for now. */
 bool colo_comparator_may_read(const ColoComparator *c, ColoSide side);
 

@@ -27,6 +27,7 @@ typedef struct ColoFlowKey {
 } ColoFlowKey;
 
 /* Keep byte streams and fragments apart from the malformed segments of the same addresses. */
+#define COLO_KEY_VLAN 0x0fff
 #define COLO_KEY_STREAM 0x8000
 #define COLO_KEY_FRAGMENT 0x4000
 /* Keeps one side's fragments from the other's. */

@@ -78,6 +78,7 @@ struct ColoPacket {
     bool held;              /* not borrowed */
     bool indivisible;       /* must not be cut: put together from fragments, signed, or routed by its source */
     uint16_t fragment_word; /* offset and "more" bit, as in the header */
+    uint16_t udp_len;       /* UDP: the header's length field, which the receiver goes by; UDP-Lite: its checksum coverage */
     uint32_t fragment_id;   /* the identification its fellows share */
     uint8_t tcp_flags;
     uint32_t seq;           /* TCP: position of the first unit of sequence space */
@@ -140,6 +141,14 @@ static inline bool colo_fragment_is_last(const ColoPacket *p)
  * would be longer than IP allows, or a fragment itself (@parts are still the caller's then).
  */
 ColoPacket *colo_packet_assemble(ColoPacket *parts);
+
+/*
+ * What an ICMP error quotes of a TCP segment that its receiver has sent (RFC 792; RFC 4443, section 3), in @quoted, which borrows @p's
+ * bytes: addresses, ports and sequence number, for no more need be there.
+ *
+ * Returns: false if @p is no such error.
+ */
+bool colo_packet_quoted(const ColoPacket *p, ColoPacket *quoted);
 
 /* True for a guest's offloaded checksum: the TCP/UDP field holds the pseudo-header's sum only. */
 bool colo_packet_needs_csum(const ColoPacket *p);

@@ -16,6 +16,7 @@ typedef enum {
     COLO_REWRITE_NOTHING,
     COLO_REWRITE_SEQ,       /* add to the sequence number, and to the timestamp */
     COLO_REWRITE_ACK,       /* add to the acknowledgement number and the SACK blocks, and to the timestamp echoed */
+    COLO_REWRITE_QUOTED,    /* add to the sequence number that an ICMP error quotes */
     COLO_REWRITE_WAIT,      /* it has been kept: it goes nowhere until colo_rewriter_ready() returns it */
 } ColoRewriteKind;
 

@@ -32,10 +32,4 @@ static inline uint32_t colo_seq_max(uint32_t a, uint32_t b)
     return colo_seq_after(a, b) ? a : b;
 }
 
-/* The earlier of two positions. */
-static inline uint32_t colo_seq_min(uint32_t a, uint32_t b)
-{
-    return colo_seq_before(a, b) ? a : b;
-}
-
 #endif /* NET_COLO_SEQ_H */
