@@ -28,6 +28,7 @@ from .series import SERIES, STABLE, own_series
 TIDY_PACKAGES = ["clang-tidy", "clang"]
 REPLAY_PACKAGES = ["tshark", "iproute2", "util-linux"]
 PAIR_PACKAGES = ["iproute2"]
+SCRIPTS_PACKAGES = ["python3-docutils"]
 PROXY_TOO = re.compile(r"^pair\.test_(?!usage|proxy|libvirt)")   # pair tests that do not say which objects they are about
 FUZZ_SECONDS = 5            # for each target
 QTEST_TIMEOUT = 600         # seconds for one program
@@ -216,7 +217,8 @@ def _forget(suite: unittest.TestSuite, test: unittest.TestCase) -> None:
 
 
 def scripts(tally: Tally, arguments: argparse.Namespace) -> None:
-    """the graft, where sources come from, the connection to a monitor"""
+    """the graft, where sources come from, the connection to a monitor, the documentation's form"""
+    need(SCRIPTS_PACKAGES)
     all_series = [arguments.series] if arguments.series else STABLE
     for series in all_series:
         build.pristine(series)
@@ -401,6 +403,7 @@ def main() -> None:
                 own = arguments.emulator if suite is not qtest else None     # whose tests are built with their QEMU
                 tally.about = f"QEMU {own or arguments.series}: "
                 _run(tally, name, suite, arguments)
+        tally.about = ""
         if arguments.pattern and not tally.count():
             tally.fail("check", f"no test's name fits --pattern {arguments.pattern.pattern}; without it, all are run and named")
         for name in tally.failures:
