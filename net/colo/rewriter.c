@@ -127,15 +127,8 @@ static void end_all_waits(ColoRewriter *r)
 static void flow_gone(ColoFlow *flow, void *opaque)
 {
     ColoRewriter *r = opaque;
-    ColoPacket *next;
 
     r->needed -= is_needed((RewriteFlow *)flow);
-    for (ColoPacket *p = r->waiting.head; p; p = next) {
-        next = p->next;
-        if (p->flow == flow) {
-            make_ready(r, p);
-        }
-    }
 }
 
 ColoRewriter *colo_rewriter_new(const uint8_t secret[16])
@@ -371,10 +364,10 @@ ColoRewrite colo_rewriter_look(ColoRewriter *r, ColoDirection direction, const C
     if (p->class != COLO_CLASS_TCP) {
         return direction == COLO_TO_GUEST ? error_to_guest(r, p, now) : (ColoRewrite) { .kind = COLO_REWRITE_NOTHING };
     }
-    colo_flow_table_age(r->flows, now);
-    if (r->waiting.head && now - r->waiting.head->arrival > WAITING_TIME) {
+    while (r->waiting.head && now - r->waiting.head->arrival > WAITING_TIME) {
         end_wait(r, (RewriteFlow *)r->waiting.head->flow, now);
     }
+    colo_flow_table_age(r->flows, now);     /* after that: nothing waits for a flow that goes */
     colo_flow_key(&key, p, direction);
     flow = (RewriteFlow *)colo_flow_find(r->flows, &key, now);
     return direction == COLO_FROM_GUEST ? from_guest(r, &key, flow, p, now) : to_guest(r, &key, flow, p, now);

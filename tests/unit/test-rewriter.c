@@ -680,10 +680,16 @@ START_TEST(waiting_on_a_forgotten_connection)
 
     in(&b, SYN, CLIENT, 0, 0);
     in_waits(&b, ACK, CLIENT + 1, 1001, 3);
+    b.shape.peer_port = 8;
+    in(&b, SYN, CLIENT, 0, 0);
+    in_waits(&b, ACK, CLIENT + 1, 1001, 3);
     b.now += 24 * 3600 * SECOND;
     b.shape.peer_port = 9;
-    check_untouched(&b);
+    ck_assert_uint_eq(out(&b, ACK, 100, CLIENT, 3), 100);
     ck_assert_uint_eq(colo_rewriter_flows(b.r), 0);
+    b.shape.peer_port = 0;
+    expect_ready(&b, ACK, CLIENT + 1, 1001, 3);
+    b.shape.peer_port = 8;
     expect_ready(&b, ACK, CLIENT + 1, 1001, 3);
     expect_none_ready(&b);
     bench_end(&b);
