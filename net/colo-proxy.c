@@ -114,7 +114,6 @@ struct ColoProxy {
     ColoDeadline deadline;
     uint64_t partner;                   /* the secondary's instance, of the last that connected */
     bool partner_set;
-    bool bound;                         /* and it is that of the COLO there is: no other can be */
     uint64_t peer_epoch;                /* which the secondary has said last */
     bool peer_epoch_set;
     uint64_t untaken;                   /* bytes of the secondary's for which no credit has been given back */
@@ -275,6 +274,10 @@ static void primary_compare_or_not(ColoProxy *s, bool amid)
 /* Secondaries whose COLO has ended, by instance: none of them is a copy any more, whichever object it comes to.  The big lock's. */
 static GArray *spent;
 
+/* The secondary of the COLO there is, once it has loaded a checkpoint: no other can be.  The big lock's. */
+static uint64_t bound_to;
+static bool bound;
+
 static void primary_spend_partner(ColoProxy *s)
 {
     if (s->partner_set) {
@@ -285,14 +288,14 @@ static void primary_spend_partner(ColoProxy *s)
 }
 
 /* Why @instance cannot be this guest's secondary; NULL if it can. */
-static const char *primary_objection(const ColoProxy *s, uint64_t instance)
+static const char *primary_objection(uint64_t instance)
 {
     for (guint i = 0; spent && i < spent->len; i++) {
         if (g_array_index(spent, uint64_t, i) == instance) {
             return "COLO has ended for that secondary; it must be started anew";
         }
     }
-    return s->bound && instance != s->partner ? "COLO runs with another secondary" : NULL;
+    return bound && instance != bound_to ? "COLO runs with another secondary" : NULL;
 }
 
 static void primary_on_change(ColoFrameUser *user)
@@ -305,7 +308,7 @@ static void primary_on_change(ColoFrameUser *user)
     s->overfull = false;
     s->epoch = 0;
     primary_compare_or_not(s, false);
-    s->bound = there && colo_peer_is_ready(&s->peer);
+    bound = false;
     if (!there && s->was_there) {
         primary_spend_partner(s);
         colo_peer_drop(&s->peer, "COLO has ended");
@@ -360,6 +363,9 @@ static bool primary_setup(ColoProxy *s, Error **errp)
 
 static void primary_cleanup(ColoProxy *s)
 {
+    if (s->was_there) {
+        primary_spend_partner(s);               /* nobody here would hear of COLO's end */
+    }
     colo_frame_remove_user(&s->frame_user);
     colo_frame_watch_end(&s->watch);
     colo_deadline_end(&s->deadline);
@@ -581,14 +587,13 @@ static const char *proxy_ready(uint64_t instance, void *opaque)
     ColoProxy *s = opaque;
 
     if (s->comparator) {
-        const char *objection = primary_objection(s, instance);
+        const char *objection = primary_objection(instance);
 
         if (objection) {
             return objection;
         }
         s->partner = instance;
         s->partner_set = true;
-        s->bound = s->was_there;
         s->lost = false;
         s->peer_epoch_set = false;
         colo_comparator_reconnected(s->comparator, COLO_SECONDARY);
@@ -633,17 +638,24 @@ static void proxy_packet(const uint8_t *frame, uint32_t size, uint32_t vnet_len,
 static bool proxy_epoch(uint64_t number, void *opaque)
 {
     ColoProxy *s = opaque;
+    bool can_be;
 
     trace_colo_proxy_epoch(s->name, number);
     if (!s->comparator) {
         return true;
     }
     if (number && !s->was_there) {
-        return false;               /* the secondary of a COLO that this object has not seen */
+        primary_spend_partner(s);       /* it is of a COLO that this object has not seen */
+        return false;
     }
     s->peer_epoch = number;
     s->peer_epoch_set = true;
-    return colo_comparator_resumed(s->comparator, COLO_SECONDARY, colo_epochs_behind(s->epoch, number), proxy_now(s));
+    can_be = colo_comparator_resumed(s->comparator, COLO_SECONDARY, colo_epochs_behind(s->epoch, number), proxy_now(s));
+    if (can_be && number && !bound) {
+        bound = true;
+        bound_to = s->partner;
+    }
+    return can_be;
 }
 
 static void proxy_turn_ends(void *opaque)

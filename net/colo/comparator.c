@@ -120,7 +120,9 @@ static ColoPacket *hold(ColoComparator *c, const ColoPacket *p)
         return colo_packet_hold(p);
     }
     if (!memory) {
-        return colo_packet_hold_in(g_malloc(sizeof(*p) + room), room, p);
+        /* Where so much is held already, it is to take no more memory than it needs. */
+        return c->stats.held[COLO_PRIMARY] + c->stats.held[COLO_SECONDARY] < SPARE_MAX ?
+               colo_packet_hold_in(g_malloc(sizeof(*p) + room), room, p) : colo_packet_hold(p);
     }
     spare->first = memory->next;
     spare->count--;

@@ -80,6 +80,7 @@ typedef struct {
     bool unanswered;        /* made by the client's SYN, and the guest has said nothing yet */
     bool mapped;
     bool opened_by_guest;   /* its last SYN was no answer */
+    bool goes_on;           /* the guest has, after what seemed to be the end */
     bool guest_fin;
     bool peer_fin;
 } RewriteFlow;
@@ -237,6 +238,13 @@ static bool tells_isn(const ColoRewriter *r, const RewriteFlow *flow, const Colo
            (!flow->opened_by_guest || r->failed_over || p->tcp_flags & (COLO_TCP_SYN | COLO_TCP_RST));
 }
 
+/* True if both go on with what seemed to be over: the reset was one that the guest does not believe (RFC 5961, section 3). */
+static bool is_alive(const RewriteFlow *flow, const ColoPacket *p)
+{
+    return flow->goes_on && flow->flow.closing && flow->mapped && !(p->tcp_flags & COLO_TCP_RST) &&
+           !(flow->guest_fin && flow->peer_fin);
+}
+
 static ColoRewrite to_guest(ColoRewriter *r, const ColoFlowKey *key, RewriteFlow *flow, const ColoPacket *p,
                             int64_t now)
 {
@@ -274,6 +282,9 @@ static ColoRewrite to_guest(ColoRewriter *r, const ColoFlowKey *key, RewriteFlow
         }
         r->needed += is_needed(flow);
     }
+    if (is_alive(flow, p)) {
+        colo_flow_reopen(r->flows, &flow->flow);
+    }
     note_end(r, flow, p, COLO_TO_GUEST);
     if (!flow->mapped || (!flow->offset && !flow->time_offset) || !(p->tcp_flags & COLO_TCP_ACK)) {
         return (ColoRewrite) { .kind = COLO_REWRITE_NOTHING };
@@ -296,10 +307,15 @@ static void end_wait(ColoRewriter *r, RewriteFlow *flow, int64_t now)
     }
 }
 
-/* True if the guest goes on with what seemed to be over: the reset was one that it does not believe (RFC 5961, section 3). */
-static bool is_alive(const RewriteFlow *flow, const ColoPacket *p)
+/* A guest that goes on has been answered; if no answer has shown the primary's ISN, it came when that was the guest's own. */
+static void note_established(ColoRewriter *r, RewriteFlow *flow, const ColoPacket *p)
 {
-    return flow->flow.closing && flow->mapped && !(p->tcp_flags & COLO_TCP_RST) && !(flow->guest_fin && flow->peer_fin);
+    if (!flow->mapped && flow->opened_by_guest && flow->secondary_isn_set && !r->failed_over &&
+        (p->tcp_flags & (COLO_TCP_SYN | COLO_TCP_RST | COLO_TCP_ACK)) == COLO_TCP_ACK) {
+        r->needed -= is_needed(flow);
+        flow->mapped = true;
+        flow->offset = flow->time_offset = 0;
+    }
 }
 
 static ColoRewrite from_guest(ColoRewriter *r, const ColoFlowKey *key, RewriteFlow *flow, const ColoPacket *p,
@@ -320,9 +336,8 @@ static ColoRewrite from_guest(ColoRewriter *r, const ColoFlowKey *key, RewriteFl
     if (!flow) {
         return (ColoRewrite) { .kind = COLO_REWRITE_NOTHING };
     }
-    if (is_alive(flow, p)) {
-        colo_flow_reopen(r->flows, &flow->flow);
-    }
+    note_established(r, flow, p);
+    flow->goes_on = flow->flow.closing && !(p->tcp_flags & COLO_TCP_RST);
     note_end(r, flow, p, COLO_FROM_GUEST);
     if (!flow->mapped || (!flow->offset && !flow->time_offset)) {
         return (ColoRewrite) { .kind = COLO_REWRITE_NOTHING };

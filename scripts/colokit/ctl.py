@@ -140,9 +140,11 @@ def serve_disks(secondary: Node, pairs: list[tuple[Disk, str]], arguments: argpa
 
 def replicate(primary: Node, secondary: Node, pairs: list[tuple[Disk, str]], arguments: argparse.Namespace, undo: Undo) -> None:
     """The primary's writes go to the secondary as well."""
+    unreplicate(primary)                # what an earlier secondary has left behind
+    if not pairs:
+        return
     serve_disks(secondary, pairs, arguments, undo)
     host, port = nbd_address(secondary, arguments)
-    unreplicate(primary)                # what an earlier secondary has left behind
     for disk, image in pairs:
         node = replica_of(disk.device)
         primary.command("blockdev-add", **{"node_name": node, "driver": "replication", "mode": "primary", "file": {

@@ -49,6 +49,7 @@ typedef struct {
     State state;
     bool known;         /* it has been begun, so that there are numbers */
     bool active;        /* by the guest */
+    bool goes_on;       /* the guest has, after what seemed to be the end */
     bool unasked;       /* the guest's last SYN was no answer */
     bool strange;       /* what it ought to know cannot be told */
     bool stamped;       /* with timestamps */
@@ -236,9 +237,10 @@ static void note_from_guest(Connection *c, const Segment *s)
     if (c->state == UNANSWERED) {
         c->state = LATE;
     }
-    if (c->state == MAPPED && !(s->flags & RST) && !(c->guest_fin && c->client_fin)) {
-        c->closed = false;      /* the guest has not believed the client's RST */
+    if (c->state == ANSWERED && c->unasked && !m.failed_over && (s->flags & (SYN | RST | ACK)) == ACK) {
+        c->strange = m.strange = true;      /* it goes on without an answer that was seen */
     }
+    c->goes_on = c->closed && !(s->flags & RST);
     c->guest_fin |= s->flags & FIN;
     c->closed |= (c->guest_fin && c->client_fin) || s->flags & RST;
 }
@@ -257,6 +259,9 @@ static bool note_to_guest(Connection *c, const Segment *s)
     }
     if (c->state == ANSWERED && s->flags & ACK && (!c->unasked || m.failed_over || s->flags & (SYN | RST))) {
         c->state = MAPPED;
+    }
+    if (c->goes_on && c->state == MAPPED && !(s->flags & RST) && !(c->guest_fin && c->client_fin)) {
+        c->closed = false;      /* the guest has not believed the client's RST */
     }
     c->acknowledged = s->flags & ACK && (c->state == MAPPED || c->state == UNKNOWN);
     c->client_fin |= s->flags & FIN;

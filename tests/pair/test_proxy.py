@@ -119,8 +119,11 @@ class PastTest(ProxyTest):
 
 
     def test_another_secondary_is_turned_away(self) -> None:
-        """While COLO's own is away for a moment, nobody else takes its place, however well it speaks."""
+        """While COLO's own, which has loaded a checkpoint, is away for a moment, nobody else takes its place, however well it speaks."""
         pair = self.start()
+        pair.primary.monitor.command("migrate-set-parameters", x_checkpoint_delay=100)
+        pair.wait_checkpoints(2)
+        pair.primary.monitor.command("migrate-set-parameters", x_checkpoint_delay=20000)
         pair.secondary.stop()
         for connection in connections_of(pair.primary, MIRROR_PORT):
             with connection:

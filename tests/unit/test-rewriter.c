@@ -880,11 +880,31 @@ START_TEST(rst_that_the_guest_does_not_believe)
     check_mapped(&b, 1000, 2000);
     b.now += 3600 * SECOND;
     check_mapped(&b, 1000, 2000);
-    /* And one that it does. */
+    /* And one that it does, of the client and then of its own; what comes behind was on its way. */
     in(&b, RST, CLIENT + 1, 0, 0);
+    ck_assert_uint_eq(out(&b, ACK, 2001, CLIENT + 1, 3), 1001);
     out(&b, RST, 2001, 0, 0);
+    ck_assert_uint_eq(in(&b, ACK, CLIENT + 1, 1001, 0), 2001);
     b.now += 300 * SECOND;
     ck_assert_uint_eq(in(&b, ACK, CLIENT + 1, 1001, 0), 1001);
+    bench_end(&b);
+}
+END_TEST
+
+/* It comes out behind a checkpoint, which has made the number the client's, and behind the client's answer. */
+START_TEST(repeated_syn_after_a_checkpoint)
+{
+    Bench b = bench_new();
+
+    colo_rewriter_checkpoint(b.r, b.now);
+    ck_assert_uint_eq(in(&b, SYN | ACK, CLIENT, 1001, 0), 1001);
+    out(&b, SYN, 1000, 0, 0);
+    ck_assert_uint_eq(out(&b, ACK, 1001, CLIENT + 1, 600), 1001);
+    ck_assert_uint_eq(in(&b, ACK, CLIENT + 1, 1601, 0), 1601);
+    colo_rewriter_failover(b.r);
+    ck_assert_uint_eq(in(&b, ACK, CLIENT + 1, 1601, 0), 1601);
+    ck_assert_uint_eq(out(&b, ACK, 1601, CLIENT + 1, 600), 1601);
+    ck_assert(colo_rewriter_is_done(b.r));
     bench_end(&b);
 }
 END_TEST
@@ -1678,6 +1698,7 @@ int main(void)
     tcase_add_test(tc, rst_from_the_client);
     tcase_add_test(tc, rst_that_the_guest_does_not_believe);
     tcase_add_test(tc, half_open_peer);
+    tcase_add_test(tc, repeated_syn_after_a_checkpoint);
     tcase_add_test(tc, errors_of_what_is_mapped);
     tcase_add_test(tc, errors_of_a_syn);
     tcase_add_test(tc, rst_ack_to_an_active_open);
