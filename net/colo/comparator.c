@@ -55,6 +55,9 @@
 #define SPARE_MAX 1024
 #endif
 
+/* From so many held packets on, each takes no more memory than it needs. */
+#define HELD_MANY 1024
+
 #define SECOND (1000 * 1000 * 1000LL)
 /* Longer than any keep-alive interval (RFC 9293, section 3.8.4: two hours). */
 #define IDLE_LIFETIME (3 * 3600 * SECOND)
@@ -116,13 +119,12 @@ static ColoPacket *hold(ColoComparator *c, const ColoPacket *p)
     uint32_t room = p->size <= COLO_SPARE_SMALL ? COLO_SPARE_SMALL : COLO_SPARE_LARGE;
     ColoPacket *memory = spare->first;
 
-    if (p->size > COLO_SPARE_LARGE || !SPARE_MAX) {
+    if (p->size > COLO_SPARE_LARGE || !SPARE_MAX ||
+        (!memory && c->stats.held[COLO_PRIMARY] + c->stats.held[COLO_SECONDARY] >= HELD_MANY)) {
         return colo_packet_hold(p);
     }
     if (!memory) {
-        /* Where so much is held already, it is to take no more memory than it needs. */
-        return c->stats.held[COLO_PRIMARY] + c->stats.held[COLO_SECONDARY] < SPARE_MAX ?
-               colo_packet_hold_in(g_malloc(sizeof(*p) + room), room, p) : colo_packet_hold(p);
+        return colo_packet_hold_in(g_malloc(sizeof(*p) + room), room, p);
     }
     spare->first = memory->next;
     spare->count--;
