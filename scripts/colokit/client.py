@@ -273,6 +273,11 @@ class Ping(threading.Thread):
         self.result.missing = [when - began for number, when in self._sent_at.items()
                                if number not in self._answered]
 
+    def wait_sent(self, timeout: float) -> None:
+        """Until all requests have been sent."""
+        if not self._all_sent.wait(timeout):
+            raise Failure(f"client: not all pings were sent within {timeout:g} s")
+
     def _send(self, sock: socket.socket) -> None:
         began = time.monotonic()
         for number in range(int(self.rate * self.seconds)):
