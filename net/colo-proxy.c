@@ -69,8 +69,8 @@ OBJECT_DECLARE_SIMPLE_TYPE(ColoProxy, COLO_PROXY)
 #define FRAME_TIMEOUT_MS 3000
 
 /*
- * Memory for output that waits for a frame which waits for the secondary, bytes.  The comparator asks for a checkpoint long before; a guest
- * that goes on sending nevertheless would fill the host's memory, so COLO ends then.
+ * Memory for output that waits for a frame which waits for the secondary, bytes.  The comparator asks for a checkpoint long
+ * before; a guest that goes on sending nevertheless would fill the host's memory, so COLO ends then.
  */
 #define HELD_MAX (1024 * 1024 * 1024ULL)
 
@@ -271,29 +271,41 @@ static void primary_compare_or_not(ColoProxy *s, bool amid)
     colo_turn_wanted(NULL);
 }
 
-/* Secondaries whose COLO has ended, by instance: none of them is a copy any more, whichever object it comes to.  The big lock's. */
-static GArray *spent;
+/*
+ * The last secondaries whose COLO has ended, by instance: none of them is a copy any more, whichever object it comes to.  No more of
+ * them, for whoever connects can have a new one noted.  The big lock's.
+ */
+#define SPENT_MAX 64
+static uint64_t spent[SPENT_MAX];
+static uint64_t spent_count;        /* ever; the oldest makes room */
 
 /* The secondary of the COLO there is, once it has loaded a checkpoint: no other can be.  The big lock's. */
 static uint64_t bound_to;
 static bool bound;
 
+static bool is_spent(uint64_t instance)
+{
+    for (uint32_t i = 0; i < MIN(spent_count, SPENT_MAX); i++) {
+        if (spent[i] == instance) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void primary_spend_partner(ColoProxy *s)
 {
-    if (s->partner_set) {
-        spent = spent ?: g_array_new(false, false, sizeof(uint64_t));
-        g_array_append_val(spent, s->partner);
-        s->partner_set = false;
+    if (s->partner_set && !is_spent(s->partner)) {
+        spent[spent_count++ % SPENT_MAX] = s->partner;
     }
+    s->partner_set = false;
 }
 
 /* Why @instance cannot be this guest's secondary; NULL if it can. */
 static const char *primary_objection(uint64_t instance)
 {
-    for (guint i = 0; spent && i < spent->len; i++) {
-        if (g_array_index(spent, uint64_t, i) == instance) {
-            return "COLO has ended for that secondary; it must be started anew";
-        }
+    if (is_spent(instance)) {
+        return "COLO has ended for that secondary; it must be started anew";
     }
     return bound && instance != bound_to ? "COLO runs with another secondary" : NULL;
 }

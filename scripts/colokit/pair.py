@@ -51,6 +51,7 @@ REMOVED = {
     "secondary": ((), ("f2", "f1"), ("red1", "red0")),
 }
 
+
 @dataclass
 class Options:
     """How a pair is put together."""

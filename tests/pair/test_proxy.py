@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Iterator
 
 from colokit import client
+from colokit.couple import ROLES
 from colokit.machine import need, wait_until
 from colokit.network import Network, batch
 from colokit.pair import MIGRATION_PORT, MIRROR_PORT, Pair
@@ -203,14 +204,13 @@ class HoldTest(ProxyTest):
 
     def wait_for_all_answers(self, ping: client.Ping) -> int:
         """How many the primary holds when both copies have done."""
-        def held() -> int:
-            return self.pair.comparison()["held"]
+        def counts() -> list[int]:
+            return [self.pair.counters(side)["f0"]["output"]["packets"] for side in ROLES] + [self.pair.comparison()["held"]]
 
         def done() -> int:
-            before = [self.pair.counters(side)["f0"]["input"]["packets"] for side in ("primary", "secondary")] + [held()]
+            before = counts()
             time.sleep(LOOK)            # not to synchronise: to see whether anything moves still
-            after = [self.pair.counters(side)["f0"]["input"]["packets"] for side in ("primary", "secondary")] + [held()]
-            return held() if before == after else 0
+            return before[-1] if counts() == before else 0
 
         ping.wait_sent(30)
         return wait_until(done, 60, "the guests' answers")

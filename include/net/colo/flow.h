@@ -26,8 +26,8 @@ typedef struct ColoFlowKey {
     uint16_t tag;           /* VLAN, or 0; and COLO_KEY_... */
 } ColoFlowKey;
 
-/* Keep byte streams and fragments apart from the malformed segments of the same addresses. */
 #define COLO_KEY_VLAN 0x0fff
+/* Keep byte streams and fragments apart from the malformed segments of the same addresses. */
 #define COLO_KEY_STREAM 0x8000
 #define COLO_KEY_FRAGMENT 0x4000
 /* Keeps one side's fragments from the other's. */
