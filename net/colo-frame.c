@@ -32,6 +32,10 @@ static NotifierList notifiers = NOTIFIER_LIST_INITIALIZER(notifiers);
 static bool is_there;
 static uint64_t epoch;      /* the big lock's */
 
+/* Also the big lock's. */
+static VMChangeStateEntry *vm_state;
+static bool stopped;        /* the guest, by somebody else */
+
 /* The frame */
 
 static void __attribute__((constructor)) frame_init(void)
@@ -74,12 +78,34 @@ void colo_notify_compares_event(void *opaque, int event, Error **errp)
     colo_host_unlock(locked);
 }
 
+/* A checkpoint that was due while the guest was stopped is made when it goes on. */
+static void frame_vm_state(void *opaque, bool running, RunState state)
+{
+    if (running && stopped) {
+        colo_frame_ask();
+    }
+    stopped = colo_host_guest_is_stopped();
+}
+
+static void watch_vm_state(bool watch)
+{
+    bool locked = colo_host_lock();
+
+    if (vm_state) {
+        qemu_del_vm_change_state_handler(vm_state);
+    }
+    stopped = false;
+    vm_state = watch ? qemu_add_vm_change_state_handler(frame_vm_state, NULL) : NULL;
+    colo_host_unlock(locked);
+}
+
 void colo_compare_register_notifier(Notifier *notify)
 {
     qemu_mutex_lock(&notifiers_lock);
     notifier_list_add(&notifiers, notify);
     qatomic_set(&is_there, true);
     qemu_mutex_unlock(&notifiers_lock);
+    watch_vm_state(true);
     tell_changed();
 }
 
@@ -89,6 +115,7 @@ void colo_compare_unregister_notifier(Notifier *notify)
     notifier_remove(notify);
     qatomic_set(&is_there, !notifier_list_empty(&notifiers));
     qemu_mutex_unlock(&notifiers_lock);
+    watch_vm_state(false);
     tell_changed();
 }
 
@@ -138,6 +165,7 @@ static ColoWatchLook watch_sees(const ColoFrameWatch *w)
         .turns = colo_host_turns(),
         .asked = colo_comparator_has_asked(w->comparator) || colo_host_guest_is_held(),
         .holding = stats->held[COLO_PRIMARY],
+        .stopped = colo_host_guest_is_stopped(),
         .disks = colo_disk_look(),
     };
 }

@@ -10,6 +10,8 @@
  * with it for the timeout, the secondary is silent.  A few looks are enough if nothing at all has come from there for
  * the timeout although output waited for it.
  *
+ * A guest that somebody else has stopped is owed nothing: the frame makes no checkpoints of it.
+ *
  * So many looks in vain, not the time, make a secondary silent: when the thread that looks has stood still itself, that is one.
  *
  * When the main loop stands still, all of QEMU waits for something.  For the secondary if requests to its disks are open: one
@@ -51,7 +53,7 @@ ColoWatchVerdict colo_watch_look(ColoWatch *w, const ColoWatchLook *now, uint64_
         moved |= disks_moved(w, now);
     }
     w->last = *now;
-    if (moved) {
+    if (moved || now->stopped) {
         w->still = w->owing = w->quiet = 0;
         return COLO_WATCH_GO_ON;
     }

@@ -164,10 +164,11 @@ class _Reporter(unittest.TestResult):
         self.tally.ok(self._name(test))
 
     def addFailure(self, test, err) -> None:
-        self.tally.fail(self._name(test), self._exc_info_to_string(err, test))
+        explain = getattr(test, "explain", lambda: "")
+        self.tally.fail(self._name(test), f"{self._exc_info_to_string(err, test)}\n{explain()}")
 
     def addError(self, test, err) -> None:
-        self.tally.fail(self._name(test), self._exc_info_to_string(err, test))
+        self.addFailure(test, err)
 
     def addSubTest(self, test, subtest, err) -> None:
         if err is not None:

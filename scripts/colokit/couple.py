@@ -17,6 +17,7 @@ from .process import Qemu, new_directory
 BOOT_TIMEOUT = 120.0
 COLO_TIMEOUT = 60.0
 FAILOVER_TIMEOUT = 30.0
+LAST_LINES = 12             # of a QEMU's, in a report
 
 ROLES = ("primary", "secondary")
 
@@ -120,6 +121,11 @@ class Couple:
             self.secondary.close()
             self.gone.append(self.secondary)
             self.secondary = None
+
+    def said(self) -> list[str]:
+        """What each QEMU has said last."""
+        return [f"{qemu.role}: {line}" for qemu in [*self.gone, *self.processes()]
+                for line in qemu.output().splitlines()[-LAST_LINES:]]
 
     def trouble(self) -> list[str]:
         """What the guests' consoles tell of crashed kernels and corrupted memory."""

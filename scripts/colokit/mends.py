@@ -10,6 +10,7 @@ from .edits import Cut, Insert, Replace, Step
 from .series import SERIES, Series
 
 CHECKPOINT = "static int colo_do_checkpoint_transaction(MigrationState *s,"
+INCOMING_CHECKPOINT = "static void colo_incoming_process_checkpoint("
 SAVE_COMPLETE = "static int ram_save_complete(QEMUFile *f, void *opaque)"
 LOADED = """\
     colo_receive_check_message(s->rp_state.from_dst_file,
@@ -308,6 +309,73 @@ static int ide_pci_post_save(void *opaque)
     ))
 
 
+def stopped_guest(host: Series) -> Step:
+    return Step(
+        name="stopped-guest",
+        reason="A checkpoint that is due while the guest is stopped sets it going, whoever has stopped it and why; and after "
+               "an I/O error, a panic, a reset or for a debugger QEMU aborts, on either side, for there is no way from there to a "
+               "checkpoint's state. Now the primary's waits until the guest goes on. A secondary that can take none says so.",
+        test="tests/pair: test_primary_is_stopped, test_secondary_is_in_no_state_for_it, test_secondary_disk_is_full",
+        edits=(
+            Insert("migration/colo.c", "vm_stop_force_state(RUN_STATE_COLO);", within=CHECKPOINT, before=True, text=f"""\
+    /* Of a guest that somebody has stopped, a checkpoint is made when it goes on. */
+    while (!runstate_is_running()) {{
+        qemu_event_reset(&s->colo_checkpoint_event);
+        {host.bql_unlock}
+        qemu_event_wait(&s->colo_checkpoint_event);
+        {host.bql_lock}
+        if (s->state != MIGRATION_STATUS_COLO ||
+            failover_get_state() != FAILOVER_STATUS_NONE) {{
+            {host.bql_unlock}
+            goto out;
+        }}
+    }}
+"""),
+            Cut("migration/colo.c", "vm_stop_force_state(RUN_STATE_COLO);", "vm_stop_force_state(RUN_STATE_COLO);",
+                within=INCOMING_CHECKPOINT, text=f"""\
+    if (!secondary_vm_stop(errp)) {{
+        {host.bql_unlock}
+        return;
+    }}
+"""),
+            Insert("migration/colo.c", INCOMING_CHECKPOINT, before=True, text="""\
+/* For a checkpoint, whose state takes the place of the guest's; but requests to a disk that have failed would stay. */
+static bool secondary_vm_stop(Error **errp)
+{
+    static const RunState no_way_from[] = {
+        RUN_STATE_IO_ERROR, RUN_STATE_INTERNAL_ERROR, RUN_STATE_GUEST_PANICKED,
+        RUN_STATE_DEBUG, RUN_STATE_PRELAUNCH
+    };
+    RunState wanted;
+
+    for (int i = 0; i < ARRAY_SIZE(no_way_from); i++) {
+        if (runstate_check(no_way_from[i])) {
+            error_setg(errp, "COLO: the guest has been stopped, its state is "
+                       "'%s', so it can take no checkpoint",
+                       RunState_str(no_way_from[i]));
+            return false;
+        }
+    }
+    vm_stop_force_state(RUN_STATE_COLO);
+    if (qemu_vmstop_requested(&wanted) && wanted == RUN_STATE_IO_ERROR) {
+        error_setg(errp, "COLO: a request to the guest's disk has failed, "
+                   "so it can take no checkpoint");
+        return false;
+    }
+    return true;
+}
+
+"""),
+            # The primary need not wait for what will not come.
+            Insert("migration/colo.c", "error_report_err(local_err);",
+                   within="colo_wait_handle_message(mis, fb, bioc, &local_err);", text="""\
+            if (failover_get_state() == FAILOVER_STATUS_NONE) {
+                qemu_file_shutdown(mis->to_src_file);
+            }
+"""),
+        ))
+
+
 WAKEUPS_7_2 = chardev_wakeups(
     Insert("chardev/char-io.c", "g_source_add_child_source(source, iwp->src);",
            "        g_source_set_can_recurse(iwp->src, TRUE);\n"),
@@ -325,7 +393,7 @@ def _mends(series: str, sync_argument: str, load: str, tlb: Step, input_: Step, 
     host = SERIES[series]
     return (live_state_lock(host, sync_argument), tlb, MIGRATION_NODELAY, COMMIT_AFTER_LOAD, lost_secondary(host),
             load_without_lock(host, load), input_, QUIET_SECONDARY, translations, CHARDEV_READ_SIZE, wakeups,
-            POSITION_LEAK, IDE_RETRY)
+            POSITION_LEAK, IDE_RETRY, stopped_guest(host))
 
 
 MENDS = {

@@ -98,6 +98,10 @@ class PairTest(unittest.TestCase):
                 with contextlib.suppress(Failure), open(self.pair.directory / f"{qemu.role}.counters", "w") as out:
                     out.write(qemu.monitor.human("info colo-proxy"))
 
+    def explain(self) -> str:
+        """For the report of a failure."""
+        return "\n".join(["the last lines of the QEMUs:", *self.pair.said()]) if self.pair else ""
+
     def assert_guests_well(self) -> None:
         self.assertEqual(self.pair.trouble(), [], f"logs: {self.pair.directory}")
 

@@ -99,6 +99,12 @@ class Monitor(Commands):
         self.events += self._qmp.get_events()
         return self.events
 
+    def take_events(self, name: str) -> list[dict[str, Any]]:
+        """All events of that name so far, which are taken out of self.events."""
+        taken = [event for event in self.poll_events() if event["event"] == name]
+        self.events = [event for event in self.events if event["event"] != name]
+        return taken
+
     def wait_event(self, name: str, timeout: float = TIMEOUT) -> dict[str, Any]:
         """The first event of that name, which is taken out of self.events."""
         deadline = time.monotonic() + timeout

@@ -1044,4 +1044,9 @@ MUTANTS = [
            "    if (stands) {\n        if (!waits_for_disks(w, now)) {\n            return COLO_WATCH_GO_ON;\n        }\n        moved |=",
            "    if (stands && !waits_for_disks(w, now)) {\n        return COLO_WATCH_GO_ON;\n    } else {\n        moved |=",
            "watch: busy_disks"),
+    Mutant("stopped-is-owed", "a primary whose guest is stopped by hand gives its secondary up",
+           "watch.c",
+           "    if (moved || now->stopped) {",
+           "    if (moved) {",
+           "watch: stopped"),
 ]

@@ -8,10 +8,15 @@ import time
 import unittest
 
 from colokit import client
-from colokit.machine import wait_until
+from colokit.machine import Failure, wait_until
 from colokit.pair import COMPARE_PORT, LOCAL_PORTS, MIGRATION_PORT, MIRROR_PORT
-from colokit.pairtest import PairTest, SharedPairTest, connections_of
+from colokit.pairtest import PairTest, SharedPairTest, connections_of, usage
 from colokit.process import Qemu
+
+PEER_TIMEOUT = 500      # ms
+LOOK = 1.5              # s; what has not come by then does not come
+AT_ONCE = 1.5           # s; less than the time after which a secondary is silent
+
 
 def announcements(capture: bytes, mac: str) -> list[str]:
     """What a pcap file has of a guest telling of itself unasked."""
@@ -113,6 +118,44 @@ class StoppedTest(PairTest):
             client.request(pair.network)
         divergences = {item["reason"]: item["count"] for item in pair.comparison()["divergences"]}
         self.assertEqual(divergences.get("timeout", 0), 0, divergences)
+
+
+    def test_primary_is_stopped(self) -> None:
+        """No checkpoint is made of a guest that somebody has stopped, whatever for; the one that was due is made when it goes on."""
+        quick = f"peer_timeout={PEER_TIMEOUT}" if usage() == "current" else ""
+        pair = self.start(checkpoint_delay=100, compare=quick)
+        monitor = pair.primary.monitor
+        pair.wait_checkpoints(2)
+        for reset in (False, True):
+            monitor.command("stop")
+            if reset:       # from the state that follows there is no way to a checkpoint's
+                monitor.command("system_reset")
+                wait_until(lambda: monitor.command("query-status")["status"] == "prelaunch", 5, "the reset")
+            with self.assertRaisesRegex(Failure, "no event COLO_EXIT"):
+                monitor.wait_event("COLO_EXIT", LOOK)
+            self.assertEqual(monitor.command("query-status")["status"], "prelaunch" if reset else "paused")
+            monitor.command("migrate-set-parameters", x_checkpoint_delay=3_600_000)     # nobody else asks for the next
+            seen = pair.checkpoints()
+            monitor.command("cont")
+            pair.wait_checkpoints(seen + 1, timeout=5)
+            monitor.command("migrate-set-parameters", x_checkpoint_delay=100)
+            pair.wait_checkpoints(seen + 3)
+        self.assertEqual(monitor.command("query-colo-status")["mode"], "primary")
+
+    def test_secondary_is_in_no_state_for_it(self) -> None:
+        """One that cannot take a checkpoint says so; the primary goes on alone at once, and the secondary can still take over."""
+        pair = self.start(checkpoint_delay=3_600_000)
+        secondary = pair.secondary.monitor
+        secondary.command("stop")
+        secondary.command("system_reset")
+        wait_until(lambda: secondary.command("query-status")["status"] == "prelaunch", 5, "the reset")
+        pair.primary.monitor.command("migrate-set-parameters", x_checkpoint_delay=3_600_000)
+        pair.primary.monitor.wait_event("COLO_EXIT", AT_ONCE)
+        client.request(pair.network)
+        self.assertIn("its state is 'prelaunch'", pair.secondary.output())
+        self.assertEqual(secondary.command("query-status")["status"], "prelaunch")
+        pair.protect_again()
+        client.request(pair.network)
 
 
 class MemoryTest(PairTest):

@@ -3,15 +3,17 @@
 
 import contextlib
 import ctypes
+import os
 import socket
 import struct
 import time
 import unittest
+from pathlib import Path
 from typing import Iterator
 
 from colokit import client
 from colokit.client import Writer
-from colokit.machine import Failure, wait_until
+from colokit.machine import Failure, output_of, wait_until
 from colokit.network import Network
 from colokit.pairtest import connections_of, emulator, usage
 from colokit.procedure import NBD_PORT, Procedure
@@ -27,11 +29,22 @@ def make_deaf(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(instruction)))
 
 
+@contextlib.contextmanager
+def disk_of_its_own(path: Path) -> Iterator[None]:
+    """One whose size can be changed."""
+    output_of(["mount", "-t", "tmpfs", "-o", "size=1g", "colo", path])
+    try:
+        yield
+    finally:
+        output_of(["umount", "--lazy", path])
+
+
 class ProcedureTest(unittest.TestCase):
 
     def setUp(self) -> None:
         network = self.enterContext(Network())
         self.nodes = self.enterContext(Procedure(emulator(), network, proxy=usage() == "proxy"))
+        self.enterContext(disk_of_its_own(self.nodes.images("secondary")))
         self.nodes.start()
         self.writer = Writer(network)
         self.writer.start()
@@ -111,15 +124,22 @@ class ProcedureTest(unittest.TestCase):
         self.fail_over("primary")
         self.assertEqual(self.nodes.trouble(), [])
 
-    def go_on_alone(self) -> None:
+    def notice(self) -> None:
         """The secondary is still there in some way: nobody but the primary itself can say that it goes on without."""
         with self.explained():
             self.nodes.primary.monitor.wait_event("COLO_EXIT", NOTICED)
         self.go_on(NOTICED)
+
+    def replace_secondary(self) -> None:
+        """By another one, which takes over."""
         self.fail_over("secondary")
         self.resume()
         self.fail_over("primary")
         self.assertEqual(self.nodes.trouble(), [])
+
+    def go_on_alone(self) -> None:
+        self.notice()
+        self.replace_secondary()
 
     def checkpoint_often(self) -> None:
         """What is noticed at the next checkpoint is noticed soon."""
@@ -159,6 +179,19 @@ class ProcedureTest(unittest.TestCase):
         for connection in connections:
             make_deaf(connection)
         self.go_on_alone()
+
+    def test_secondary_disk_is_full(self) -> None:
+        """Its guest is stopped for that, and can take no checkpoint."""
+        disk = self.nodes.images("secondary")
+        there = os.statvfs(disk)
+        output_of(["mount", "-o", f"remount,size={(there.f_blocks - there.f_bfree) * there.f_frsize}", disk])
+        with self.explained():
+            wait_until(lambda: self.nodes.secondary.monitor.command("query-status")["status"] == "io-error", NOTICED, "a disk that is full")
+        self.checkpoint_often()
+        self.notice()
+        self.assertIn("it can take no checkpoint", self.nodes.secondary.output())
+        output_of(["mount", "-o", "remount,size=1g", disk])
+        self.replace_secondary()
 
     def test_frame_breaks(self) -> None:
         """The frame's connection only: a copy that is none any more is not to be written."""

@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -74,6 +75,9 @@ class NoticeTest(ProxyTest):
         while len(seen) < runs or (reason not in seen and len(seen) < runs + MORE_RUNS):
             client.request(pair.network, "/")
             wait_until(lambda: pair.comparison()["secondary-connected"], 5, "the secondary's connection")
+            for event in monitor.take_events("COLO_PROXY_PEER_LOST"):
+                # This machine has stood still; the secondary has connected again.
+                print(f"[lost before: {event['data']['reason']}]", end=" ", file=sys.stderr, flush=True)
             began = time.time()
             self.lose(how)
             event = monitor.wait_event("COLO_PROXY_PEER_LOST", 5)

@@ -229,6 +229,19 @@ START_TEST(busy_disks)
 }
 END_TEST
 
+/* Nobody owes anything to a guest that is stopped, nor for the time in which it was. */
+START_TEST(stopped)
+{
+    begin();
+    now.asked = now.holding = true;
+    expect_to_go_on(COLO_WATCH_LOOKS - 1, look);
+    now.stopped = true;
+    expect_to_go_on(FOR_EVER, look);
+    now.stopped = false;
+    ck_assert_int_eq(silent_after(look), COLO_WATCH_LOOKS);
+}
+END_TEST
+
 /* What was seen before it began does not count. */
 START_TEST(begins_anew)
 {
@@ -258,6 +271,7 @@ int main(void)
     tcase_add_test(tc, disks);
     tcase_add_test(tc, slow_disks);
     tcase_add_test(tc, busy_disks);
+    tcase_add_test(tc, stopped);
     tcase_add_test(tc, begins_anew);
     suite_add_tcase(suite, tc);
     return run_suite(suite);

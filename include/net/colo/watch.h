@@ -27,6 +27,7 @@ typedef struct ColoWatchLook {
     uint32_t turns;         /* changes with the turns of the main loop */
     bool asked;             /* for a checkpoint that has not been made; or the guest stands still for one */
     bool holding;           /* output waits for the secondary's */
+    bool stopped;           /* the guest, and not for a checkpoint */
     ColoWatchDisks disks;
 } ColoWatchLook;
 
