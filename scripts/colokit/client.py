@@ -148,9 +148,9 @@ class Download(threading.Thread):
     raises a Failure if it went wrong.
     """
 
-    def __init__(self, network: Network, size: int, seed: int = 0, timeout: float = TIMEOUT):
+    def __init__(self, network: Network, size: int, seed: int = 0, timeout: float = TIMEOUT, address: str | None = None):
         super().__init__(daemon=True, name="download")
-        self.network, self.size, self.seed, self.timeout = network, size, seed, timeout
+        self.network, self.size, self.seed, self.timeout, self.address = network, size, seed, timeout, address
         self.received = 0
         self.receipts: list[tuple[float, int]] = []    # when, and how much had come by then
         self.error: str | None = None
@@ -171,7 +171,7 @@ class Download(threading.Thread):
                 self._moved.notify_all()
 
     def _receive(self) -> None:
-        with connect(self.network, timeout=self.timeout) as sock:
+        with connect(self.network, timeout=self.timeout, address=self.address) as sock:
             self.local_port = sock.getsockname()[1]
             sock.sendall(f"GET /stream/{self.size}/{self.seed} HTTP/1.1\r\nHost: guest\r\n"
                          "Connection: close\r\n\r\n".encode())

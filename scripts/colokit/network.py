@@ -125,6 +125,15 @@ class Network(Namespaces):
         found = json.loads(output_of(self.hosts.command(["ip", "-stats", "-json", "link", "show", "dev", self.taps[role]])))
         return sum(found[0]["stats64"][way]["packets"] for way in ("rx", "tx"))
 
+    def add_tap(self, tap: str) -> None:
+        """One more port of the bridge."""
+        batch(self.hosts, f"""
+            tuntap add dev {tap} mode tap
+            link set {tap} txqueuelen {self.tap_queue}
+            link set {tap} master bridge
+            link set {tap} up
+        """)
+
     def guest_arguments(self) -> str:
         """What the guest's command line says about its addresses."""
         return (f"address={self.guest_address}/{self.prefix} "
@@ -144,12 +153,7 @@ class Network(Namespaces):
             link set hosts up
         """)
         for tap in self.taps.values():
-            batch(self.hosts, f"""
-                tuntap add dev {tap} mode tap
-                link set {tap} txqueuelen {self.tap_queue}
-                link set {tap} master bridge
-                link set {tap} up
-            """)
+            self.add_tap(tap)
         batch(self.client, f"""
             link set lo up
             address add {self.client_address}/{self.prefix} dev client

@@ -105,9 +105,9 @@ class PairTest(unittest.TestCase):
     def assert_guests_well(self) -> None:
         self.assertEqual(self.pair.trouble(), [], f"logs: {self.pair.directory}")
 
-    def download(self, size: int, seed: int = 0) -> Download:
+    def download(self, size: int, seed: int = 0, address: str | None = None) -> Download:
         """A download that is under way."""
-        download = Download(self.pair.network, size, seed)
+        download = Download(self.pair.network, size, seed, address=address)
         download.start()
         self.addCleanup(download.join)
         return download
