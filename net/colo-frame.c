@@ -32,9 +32,8 @@ static NotifierList notifiers = NOTIFIER_LIST_INITIALIZER(notifiers);
 static bool is_there;
 static uint64_t epoch;      /* the big lock's */
 
-/* Also the big lock's. */
-static VMChangeStateEntry *vm_state;
-static bool stopped;        /* the guest, by somebody else */
+static VMChangeStateEntry *vm_state;     /* also the big lock's */
+static bool stopped;                    /* the guest, by somebody else */
 
 /* The frame */
 
@@ -84,8 +83,16 @@ static void frame_vm_state(void *opaque, bool running, RunState state)
     if (running && stopped) {
         colo_frame_ask();
     }
-    stopped = colo_host_guest_is_stopped();
+    qatomic_set(&stopped, !running && !colo_host_guest_is_held());
 }
+
+/* Suspending and waking are not among the changes that are told of. */
+static void frame_wakes(Notifier *notifier, void *reason)
+{
+    colo_frame_ask();
+}
+
+static Notifier wakes = { .notify = frame_wakes };
 
 static void watch_vm_state(bool watch)
 {
@@ -93,9 +100,14 @@ static void watch_vm_state(bool watch)
 
     if (vm_state) {
         qemu_del_vm_change_state_handler(vm_state);
+        notifier_remove(&wakes);
+        vm_state = NULL;
     }
-    stopped = false;
-    vm_state = watch ? qemu_add_vm_change_state_handler(frame_vm_state, NULL) : NULL;
+    qatomic_set(&stopped, false);
+    if (watch) {
+        vm_state = qemu_add_vm_change_state_handler(frame_vm_state, NULL);
+        qemu_register_wakeup_notifier(&wakes);
+    }
     colo_host_unlock(locked);
 }
 
@@ -165,7 +177,7 @@ static ColoWatchLook watch_sees(const ColoFrameWatch *w)
         .turns = colo_host_turns(),
         .asked = colo_comparator_has_asked(w->comparator) || colo_host_guest_is_held(),
         .holding = stats->held[COLO_PRIMARY],
-        .stopped = colo_host_guest_is_stopped(),
+        .stopped = qatomic_read(&stopped) || runstate_check(RUN_STATE_SUSPENDED),
         .disks = colo_disk_look(),
     };
 }

@@ -88,11 +88,6 @@ bool colo_host_guest_is_held(void)
     return runstate_check(RUN_STATE_COLO) || runstate_check(RUN_STATE_FINISH_MIGRATE);
 }
 
-bool colo_host_guest_is_stopped(void)
-{
-    return !runstate_is_running() && !colo_host_guest_is_held();
-}
-
 bool colo_host_failover_is_commanded(void)
 {
     return failover_get_state() != FAILOVER_STATUS_NONE;

@@ -40,9 +40,6 @@ uint64_t colo_host_headway(void);
 /* True while the frame has the guest stopped.  Any thread. */
 bool colo_host_guest_is_held(void);
 
-/* True while somebody else has: by hand, or for an error.  Any thread. */
-bool colo_host_guest_is_stopped(void);
-
 /* True from the command to fail over until the frame begins anew.  Any thread. */
 bool colo_host_failover_is_commanded(void);
 

@@ -10,7 +10,7 @@
  * with it for the timeout, the secondary is silent.  A few looks are enough if nothing at all has come from there for
  * the timeout although output waited for it.
  *
- * A guest that somebody else has stopped is owed nothing: the frame makes no checkpoints of it.
+ * A guest that somebody else has stopped is owed no checkpoint, for the frame makes none of it; but to stop it, QEMU waits for the disks.
  *
  * So many looks in vain, not the time, make a secondary silent: when the thread that looks has stood still itself, that is one.
  *
@@ -53,7 +53,7 @@ ColoWatchVerdict colo_watch_look(ColoWatch *w, const ColoWatchLook *now, uint64_
         moved |= disks_moved(w, now);
     }
     w->last = *now;
-    if (moved || now->stopped) {
+    if (moved || (now->stopped && !stands)) {
         w->still = w->owing = w->quiet = 0;
         return COLO_WATCH_GO_ON;
     }

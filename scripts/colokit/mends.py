@@ -10,6 +10,7 @@ from .edits import Cut, Insert, Replace, Step
 from .series import SERIES, Series
 
 CHECKPOINT = "static int colo_do_checkpoint_transaction(MigrationState *s,"
+DO_VM_STOP = "static int do_vm_stop(RunState state, bool send_stop)"
 INCOMING_CHECKPOINT = "static void colo_incoming_process_checkpoint("
 SAVE_COMPLETE = "static int ram_save_complete(QEMUFile *f, void *opaque)"
 LOADED = """\
@@ -312,23 +313,26 @@ static int ide_pci_post_save(void *opaque)
 def stopped_guest(host: Series) -> Step:
     return Step(
         name="stopped-guest",
-        reason="A checkpoint that is due while the guest is stopped sets it going, whoever has stopped it and why; and after "
+        reason="A checkpoint that is due while the guest is stopped sets it going, whoever has stopped it and why; after "
                "an I/O error, a panic, a reset or for a debugger QEMU aborts, on either side, for there is no way from there to a "
-               "checkpoint's state. Now the primary's waits until the guest goes on. A secondary that can take none says so.",
-        test="tests/pair: test_primary_is_stopped, test_secondary_is_in_no_state_for_it, test_secondary_disk_is_full",
+               "checkpoint's state. What is told to stop in the midst of one goes on after it, and what is told to go on does so at "
+               "once. Now the primary's checkpoint waits until the guest goes on, a stop waits until the checkpoint is over, and a "
+               "secondary that can take none says so.",
+        test="tests/pair: test_primary_is_stopped, test_stopped_amid_checkpoints, test_secondary_is_in_no_state_for_it, "
+             "test_secondary_disk_is_full",
         edits=(
             Insert("migration/colo.c", "vm_stop_force_state(RUN_STATE_COLO);", within=CHECKPOINT, before=True, text=f"""\
     /* Of a guest that somebody has stopped, a checkpoint is made when it goes on. */
     while (!runstate_is_running()) {{
-        qemu_event_reset(&s->colo_checkpoint_event);
-        {host.bql_unlock}
-        qemu_event_wait(&s->colo_checkpoint_event);
-        {host.bql_lock}
         if (s->state != MIGRATION_STATUS_COLO ||
             failover_get_state() != FAILOVER_STATUS_NONE) {{
             {host.bql_unlock}
             goto out;
         }}
+        qemu_event_reset(&s->colo_checkpoint_event);
+        {host.bql_unlock}
+        qemu_event_wait(&s->colo_checkpoint_event);
+        {host.bql_lock}
     }}
 """),
             Cut("migration/colo.c", "vm_stop_force_state(RUN_STATE_COLO);", "vm_stop_force_state(RUN_STATE_COLO);",
@@ -357,7 +361,10 @@ static bool secondary_vm_stop(Error **errp)
         }
     }
     vm_stop_force_state(RUN_STATE_COLO);
-    if (qemu_vmstop_requested(&wanted) && wanted == RUN_STATE_IO_ERROR) {
+    if (!qemu_vmstop_requested(&wanted)) {
+        wanted = vm_stop_after_checkpoint();
+    }
+    if (wanted == RUN_STATE_IO_ERROR) {
         error_setg(errp, "COLO: a request to the guest's disk has failed, "
                    "so it can take no checkpoint");
         return false;
@@ -372,6 +379,49 @@ static bool secondary_vm_stop(Error **errp)
             if (failover_get_state() == FAILOVER_STATUS_NONE) {
                 qemu_file_shutdown(mis->to_src_file);
             }
+"""),
+            Insert(host.runstate, "int vm_stop_force_state(RunState state);", """\
+
+/* What the guest is to be stopped for after COLO's checkpoint; RUN_STATE__MAX: nothing. */
+RunState vm_stop_after_checkpoint(void);
+/* It is to go on after it, whatever has been said. */
+void vm_go_on_after_checkpoint(void);
+
+"""),
+            Insert(host.cpus, DO_VM_STOP, before=True, text="""\
+static RunState stop_after_checkpoint = RUN_STATE__MAX;
+
+RunState vm_stop_after_checkpoint(void)
+{
+    return stop_after_checkpoint;
+}
+
+void vm_go_on_after_checkpoint(void)
+{
+    stop_after_checkpoint = RUN_STATE__MAX;
+}
+
+"""),
+            Insert(host.cpus, "bdrv_drain_all();", within=DO_VM_STOP, before=True, text="""\
+    if (runstate_check(RUN_STATE_COLO) && state != RUN_STATE_COLO) {
+        stop_after_checkpoint = state;
+    }
+"""),
+            Insert(host.cpus, "if (!vm_prepare_start(false)) {", within="void vm_start(void)", before=True, text="""\
+    RunState wanted = stop_after_checkpoint;
+
+    vm_go_on_after_checkpoint();
+"""),
+            Insert(host.cpus, "resume_all_vcpus();\n    }\n", within="void vm_start(void)", text="""\
+    if (wanted != RUN_STATE__MAX) {
+        vm_stop(wanted);
+    }
+"""),
+            Insert("monitor/qmp-cmds.c", "} else if (runstate_check(RUN_STATE_FINISH_MIGRATE)) {", within="void qmp_cont(Error **errp)",
+                   before=True, text="""\
+    } else if (runstate_check(RUN_STATE_COLO)) {
+        vm_go_on_after_checkpoint();
+        return;
 """),
         ))
 

@@ -35,6 +35,8 @@ class Series:
     bql_locked: str = "bql_locked()"
     system_sources: str = "system_ss"   # meson's set of what system emulators are made of
     command_line: str = "system/vl.c"
+    cpus: str = "system/cpus.c"
+    runstate: str = "include/system/runstate.h"
 
 
 SERIES = {series.name: series for series in (
@@ -42,7 +44,7 @@ SERIES = {series.name: series for series in (
            reconnect="reconnect=1",
            bql_lock="qemu_mutex_lock_iothread();", bql_unlock="qemu_mutex_unlock_iothread();",
            bql_locked="qemu_mutex_iothread_locked()",
-           system_sources="softmmu_ss", command_line="softmmu/vl.c"),
+           system_sources="softmmu_ss", command_line="softmmu/vl.c", cpus="softmmu/cpus.c", runstate="include/sysemu/runstate.h"),
     Series("10.0", "trixie", packages=("python3-venv",), tools=("meson",),
            configure=("--disable-download", "--enable-colo-proxy")),
     Series("10.2", "sid", packages=("python3-venv",), tools=("meson",),

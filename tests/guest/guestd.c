@@ -17,6 +17,10 @@
  *   PUT /disk/NUMBER           keeps the body in /disk/NUMBER; once there is an
  *                              answer, its SHA-256, it is on the disk
  *   GET /disk/NUMBER           that file
+ *   GET /relay/PORT/SIZE       SIZE bytes which the guest gets from there, with a
+ *                              connection of its own to that port of who asks
+ *   GET /ask/PORT              the word of welcome, once a datagram from there has
+ *                              said what one from here, from any port, has asked
  * UDP port 7: echo.
  *
  * Two copies of the guest must give the same answers whenever they are asked:
@@ -40,6 +44,7 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/types.h>
 #include <time.h>
 #include <unistd.h>
@@ -52,6 +57,7 @@ enum {
     HEADER_MAX = 160,
     RANDOM_MAX = 1000000,
     HASH_DIGITS = 16,
+    ASKED_MAX = 5,
 };
 
 static void die(const char *what)
@@ -444,6 +450,66 @@ static bool answer_file(Connection *conn, unsigned long long number)
     return sent && n == 0;
 }
 
+/* A socket that is connected to @port of the other end of @conn; -1: none. */
+static int call_back(const Connection *conn, int type, unsigned port)
+{
+    struct sockaddr_in6 peer;
+    socklen_t len = sizeof(peer);
+    int fd = socket(AF_INET6, type, 0);
+
+    if (getpeername(conn->fd, (struct sockaddr *)&peer, &len) < 0) {
+        die("getpeername");
+    }
+    peer.sin6_port = htons(port);
+    if (fd >= 0 && connect(fd, (struct sockaddr *)&peer, len) < 0) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+static bool relay(Connection *conn, unsigned port, uint64_t size)
+{
+    static char chunk[CHUNK];
+    char header[HEADER_MAX];
+    int from = call_back(conn, SOCK_STREAM, port);
+    bool sent;
+
+    if (from < 0 || dprintf(from, "%llu\n", (unsigned long long)size) < 0) {
+        return answer_text(conn, "502 Bad Gateway", "nobody is there\n");
+    }
+    sent = write_all(conn->fd, header, write_header(header, size));
+    while (sent && size) {
+        ssize_t n = read(from, chunk, size < CHUNK ? size : CHUNK);
+
+        sent = n > 0 && write_all(conn->fd, chunk, n);
+        size -= sent ? n : 0;
+    }
+    close(from);
+    return sent;
+}
+
+static bool ask(Connection *conn, unsigned port)
+{
+    struct timeval patience = { .tv_sec = 1 };
+    char question[16], answer[sizeof(question)];
+    int fd = call_back(conn, SOCK_DGRAM, port);
+    bool answered = false;
+
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+    if (getrandom(question, sizeof(question), 0) != sizeof(question)) {
+        die("getrandom");
+    }
+    for (int i = 0; i < ASKED_MAX && !answered; i++) {
+        send(fd, question, sizeof(question), 0);
+        answered = recv(fd, answer, sizeof(answer), 0) == sizeof(answer) &&
+                   memcmp(answer, question, sizeof(answer)) == 0;
+    }
+    close(fd);
+    return answered ? answer_text(conn, "200 OK", "ready\n")
+                    : answer_text(conn, "504 Gateway Timeout", "no answer\n");
+}
+
 static uint64_t content_length(const char *header)
 {
     const char *line;
@@ -465,6 +531,7 @@ static void serve_connection(int fd)
     conn.fd = fd;
     while (alive && (header = read_header(&conn)) > 0) {
         unsigned long long size, number, seed = 0;
+        unsigned port;
         char method[8], path[200];
         uint64_t length;
         bool last;
@@ -488,6 +555,10 @@ static void serve_connection(int fd)
         } else if (sscanf(path, "/disk/%llu", &number) == 1) {
             alive = strcmp(method, "GET") == 0 ? answer_file(&conn, number)
                                                : receive_file(&conn, length, number);
+        } else if (sscanf(path, "/relay/%u/%llu", &port, &size) == 2) {
+            alive = relay(&conn, port, size);
+        } else if (sscanf(path, "/ask/%u", &port) == 1) {
+            alive = ask(&conn, port);
         } else if (strcmp(path, "/date") == 0) {
             alive = answer_date(&conn);
         } else if (strcmp(path, "/clock") == 0) {

@@ -1046,7 +1046,12 @@ MUTANTS = [
            "watch: busy_disks"),
     Mutant("stopped-is-owed", "a primary whose guest is stopped by hand gives its secondary up",
            "watch.c",
-           "    if (moved || now->stopped) {",
+           "    if (moved || (now->stopped && !stands)) {",
            "    if (moved) {",
+           "watch: stopped"),
+    Mutant("stopped-waits-for-ever", "to stop the guest waits for a silent disk without an end",
+           "watch.c",
+           "    if (moved || (now->stopped && !stands)) {",
+           "    if (moved || now->stopped) {",
            "watch: stopped"),
 ]

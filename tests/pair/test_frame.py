@@ -13,9 +13,10 @@ from colokit.pair import COMPARE_PORT, LOCAL_PORTS, MIGRATION_PORT, MIRROR_PORT
 from colokit.pairtest import PairTest, SharedPairTest, connections_of, usage
 from colokit.process import Qemu
 
-PEER_TIMEOUT = 500      # ms
-LOOK = 1.5              # s; what has not come by then does not come
-AT_ONCE = 1.5           # s; less than the time after which a secondary is silent
+PEER_TIMEOUT = 1000     # ms
+LOOK = 2.5              # s; what has not come by then does not come
+AT_ONCE = 2.5           # s; less than the time after which a secondary is silent
+STOPS = 30
 
 
 def announcements(capture: bytes, mac: str) -> list[str]:
@@ -141,6 +142,19 @@ class StoppedTest(PairTest):
             monitor.command("migrate-set-parameters", x_checkpoint_delay=100)
             pair.wait_checkpoints(seen + 3)
         self.assertEqual(monitor.command("query-colo-status")["mode"], "primary")
+
+    def test_stopped_amid_checkpoints(self) -> None:
+        """Whoever says stop in the midst of a checkpoint means it, too."""
+        pair = self.start(checkpoint_delay=10)
+        monitor = pair.primary.monitor
+        for _ in range(STOPS):
+            monitor.command("stop")
+            wait_until(lambda: monitor.command("query-status")["status"] != "colo", 5, "the checkpoint")
+            self.assertEqual(monitor.command("query-status")["status"], "paused")
+            monitor.command("cont")
+            wait_until(lambda: monitor.command("query-status")["status"] == "running", 5, "the guest to go on")
+        client.request(pair.network)
+        self.assert_guests_well()
 
     def test_secondary_is_in_no_state_for_it(self) -> None:
         """One that cannot take a checkpoint says so; the primary goes on alone at once, and the secondary can still take over."""

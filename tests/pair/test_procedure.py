@@ -182,14 +182,18 @@ class ProcedureTest(unittest.TestCase):
 
     def test_secondary_disk_is_full(self) -> None:
         """Its guest is stopped for that, and can take no checkpoint."""
-        disk = self.nodes.images("secondary")
+        secondary, disk = self.nodes.secondary, self.nodes.images("secondary")
+        self.nodes.primary.monitor.command("migrate-set-parameters", x_checkpoint_delay=3_600_000)     # which would make room again
+        secondary.stop()        # nothing is added meanwhile
         there = os.statvfs(disk)
         output_of(["mount", "-o", f"remount,size={(there.f_blocks - there.f_bfree) * there.f_frsize}", disk])
+        secondary.cont()
         with self.explained():
-            wait_until(lambda: self.nodes.secondary.monitor.command("query-status")["status"] == "io-error", NOTICED, "a disk that is full")
+            wait_until(lambda: secondary.monitor.command("query-status")["status"] == "io-error"
+                       or "it can take no checkpoint" in secondary.output(), NOTICED, "a disk that is full")
         self.checkpoint_often()
         self.notice()
-        self.assertIn("it can take no checkpoint", self.nodes.secondary.output())
+        self.assertIn("it can take no checkpoint", secondary.output())
         output_of(["mount", "-o", "remount,size=1g", disk])
         self.replace_secondary()
 

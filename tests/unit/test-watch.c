@@ -239,6 +239,11 @@ START_TEST(stopped)
     expect_to_go_on(FOR_EVER, look);
     now.stopped = false;
     ck_assert_int_eq(silent_after(look), COLO_WATCH_LOOKS);
+
+    begin();
+    now.stopped = true;             /* or is just being stopped */
+    now.disks.open = 1;
+    ck_assert_int_eq(silent_after(look_at_disks), COLO_WATCH_LOOKS);
 }
 END_TEST
 
