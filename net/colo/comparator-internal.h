@@ -59,6 +59,7 @@ typedef struct ColoCompareFlow {
     uint32_t epoch;                 /* to which the rest belongs */
     uint32_t count[COLO_SIDES];     /* packets in the queues below */
     bool known;                     /* it is not a new one */
+    bool spoke[COLO_SIDES];         /* the side has, in this epoch */
     bool has_front;                 /* it is in the comparator's list of such flows */
     bool impossible;                /* the fragments that have come make up no datagram */
     ColoQueue primary;              /* held, in the order in which they came */
@@ -85,6 +86,15 @@ typedef struct {
 #define COLO_SPARE_SMALL 192
 #define COLO_SPARE_LARGE 1600
 
+/* A flow that the secondary has opened, and when (ns). */
+typedef struct {
+    ColoFlowKey key;
+    int64_t at;
+} ColoOpening;
+
+/* So many are remembered: a guest that opens more at once has all of them from ports of its own. */
+#define COLO_OPENINGS 64
+
 struct ColoComparator {
     ColoComparatorConfig config;
     const ColoComparatorOps *ops;
@@ -108,7 +118,9 @@ struct ColoComparator {
     ColoSpare large;
     ColoHeld alone;                 /* the secondary's datagrams, which are not among those */
     ColoCompareFlow *fronts;        /* flows whose first packet is compared in part, and may be cut */
-    int64_t suspect_at;             /* when the first suspect datagram's grace ends, ns; INT64_MAX: none */
+    int64_t suspect_at;             /* when the first suspect packet's grace ends, ns; INT64_MAX: none */
+    ColoOpening openings[COLO_OPENINGS];
+    uint32_t openings_count;        /* in this epoch; the oldest make room */
     ColoFlowTable *flows;
     ColoHistory *history;
     ColoComparatorStats stats;
@@ -163,7 +175,16 @@ ColoPacket *colo_compare_fragment(ColoComparator *c, ColoCompareFlow *f, ColoSid
 
 /* compare-datagram.c */
 void colo_compare_datagram(ColoComparator *c, ColoCompareFlow *f, ColoSide side, ColoPacket *p, int64_t now);
-/* How long (ns) two different datagrams may turn out to be swapped or late ones. */
-#define COLO_DATAGRAM_GRACE (20 * 1000 * 1000LL)
+/* How long (ns) what differs may turn out to be swapped or late. */
+#define COLO_GRACE (20 * 1000 * 1000LL)
+
+/* openings.c */
+/* The side's @p has been dealt with in @f: takes note if it opens that. */
+void colo_compare_opening(ColoComparator *c, ColoCompareFlow *f, ColoSide side, const ColoPacket *p);
+/*
+ * The primary alone has spoken in @f.  Returns since when (ns) the secondary has had a flow to the same place, from another port, in which
+ * it alone has spoken; INT64_MAX: there is none.
+ */
+int64_t colo_compare_opened_elsewhere(ColoComparator *c, const ColoCompareFlow *f);
 
 #endif /* NET_COLO_COMPARATOR_INTERNAL_H */

@@ -58,6 +58,9 @@
 /* From so many held packets on, each takes no more memory than it needs. */
 #define HELD_MANY 1024
 
+/* Held packets that are looked at, the oldest, when a grace may have ended. */
+#define SUSPECTS_MAX 1024
+
 #define SECOND (1000 * 1000 * 1000LL)
 /* Longer than any keep-alive interval (RFC 9293, section 3.8.4: two hours). */
 #define IDLE_LIFETIME (3 * 3600 * SECOND)
@@ -271,6 +274,7 @@ static void settle(ColoComparator *c)
         c->fronts = c->fronts->next_front;
     }
     c->suspect_at = INT64_MAX;
+    c->openings_count = 0;
     c->ask_at = INT64_MAX;
     c->asked = false;
     c->holding = c->hold_next;
@@ -480,6 +484,7 @@ static ColoCompareFlow *flow_of(ColoComparator *c, ColoSide side, const ColoPack
     }
     if (f->epoch != c->epoch) {
         f->epoch = c->epoch;
+        f->spoke[COLO_PRIMARY] = f->spoke[COLO_SECONDARY] = false;
         if (p->class == COLO_CLASS_TCP) {
             colo_compare_tcp_rebase(f);
         }
@@ -520,8 +525,10 @@ static void take(ColoComparator *c, ColoSide side, ColoPacket *p, int64_t now)
         }
     } else if (p->class == COLO_CLASS_TCP) {
         colo_compare_tcp(c, f, side, p);
+        colo_compare_opening(c, f, side, p);
     } else {
         colo_compare_datagram(c, f, side, p, now);
+        colo_compare_opening(c, f, side, p);
     }
 
     if (is_too_far_ahead(c, COLO_PRIMARY) && (c->config.primary_goes_on || is_too_far_ahead(c, COLO_SECONDARY))) {
@@ -654,23 +661,35 @@ int64_t colo_comparator_deadline(const ColoComparator *c)
     return MIN(deadline, c->ask_at);
 }
 
-/* The datagrams whose grace has ended without their like; finds the next one whose grace will. */
+/* When the grace of the primary's held @p ends, ns; INT64_MAX: nothing speaks against it now. */
+static int64_t grace_ends(ColoComparator *c, ColoPacket *p)
+{
+    const ColoCompareFlow *f = (const ColoCompareFlow *)p->flow;
+
+    if (p->opens && !f->spoke[COLO_SECONDARY]) {
+        int64_t elsewhere = colo_compare_opened_elsewhere(c, f);
+
+        return elsewhere == INT64_MAX ? INT64_MAX : MAX(p->arrival, elsewhere) + COLO_GRACE;
+    }
+    p->suspected = p->suspected && f->secondary.head;       /* else what the other side sent has found its like */
+    return p->suspected ? p->suspect + COLO_GRACE : INT64_MAX;
+}
+
+/* The packets whose grace has ended without their like; finds the next one whose grace will. */
 static void check_suspects(ColoComparator *c, int64_t now)
 {
+    ColoPacket *p = c->held[COLO_PRIMARY].oldest;
+
     c->suspect_at = INT64_MAX;
-    for (ColoPacket *p = c->held[COLO_PRIMARY].oldest; p; p = p->newer) {
-        if (!p->suspected) {
-            continue;
-        }
-        if (!((ColoCompareFlow *)p->flow)->secondary.head) {
-            p->suspected = false;       /* what the other side sent has found its like */
-            continue;
-        }
-        if (p->suspect + COLO_DATAGRAM_GRACE <= now) {
-            colo_compare_diverged(c, COLO_REASON_PAYLOAD, (ColoCompareFlow *)p->flow);
+    for (int n = 0; p && n < SUSPECTS_MAX; n++, p = p->newer) {
+        int64_t ends = grace_ends(c, p);
+
+        if (ends <= now) {
+            colo_compare_diverged(c, p->class == COLO_CLASS_TCP ? COLO_REASON_FLAGS : COLO_REASON_PAYLOAD,
+                                  (ColoCompareFlow *)p->flow);
             return;
         }
-        c->suspect_at = MIN(c->suspect_at, p->suspect + COLO_DATAGRAM_GRACE);
+        c->suspect_at = MIN(c->suspect_at, ends);
     }
 }
 

@@ -54,7 +54,7 @@ static void suspect(ColoComparator *c, ColoCompareFlow *f, int64_t now)
     if (p && f->secondary.head && !p->suspected) {
         p->suspected = true;
         p->suspect = now;
-        c->suspect_at = MIN(c->suspect_at, now + COLO_DATAGRAM_GRACE);
+        c->suspect_at = MIN(c->suspect_at, now + COLO_GRACE);
     }
 }
 

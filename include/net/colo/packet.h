@@ -90,6 +90,7 @@ struct ColoPacket {
     int64_t arrival;        /* in the caller's clock, ns */
     int64_t suspect;        /* datagram: when the other side was first seen to differ, ns */
     bool suspected;         /* and that it was */
+    bool opens;             /* it begins a flow, from a port that may be the guest's choice */
     bool matched;           /* datagram: the other side sent the same */
     uint32_t compared;      /* TCP: position up to which it has been compared */
     ColoPacket *parts;      /* the fragments that it was put together from, by next; released in its place */

@@ -1,0 +1,73 @@
+/*
+ * Flows that each side opens from a port of its own
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Theory of operation
+ *
+ * A guest that connects to somebody, or asks a name server, does so from any port that is free.  Which one is up to random
+ * numbers, and soon after a checkpoint the two copies have different ones.  Then each has opened a flow that the other knows nothing
+ * of: nothing will ever be matched in either, and to wait for it until compare_timeout, each time, would make such a guest useless.
+ *
+ * So the last few flows that only the secondary has opened are remembered.  When what opens one of the primary's has waited for a
+ * grace, and the secondary has had one to the same place from another port for as long, the sides differ.  If the
+ * copies merely open several in another order, the grace is enough for them to meet.
+ */
+
+#include "comparator-internal.h"
+
+#include <string.h>
+
+/* A connection begins with a SYN of its own; what else has ports may begin with anything. */
+static bool may_open(const ColoPacket *p)
+{
+    return p->class != COLO_CLASS_TCP || (p->tcp_flags & (COLO_TCP_SYN | COLO_TCP_ACK)) == COLO_TCP_SYN;
+}
+
+void colo_compare_opening(ColoComparator *c, ColoCompareFlow *f, ColoSide side, const ColoPacket *p)
+{
+    ColoSide other = side == COLO_PRIMARY ? COLO_SECONDARY : COLO_PRIMARY;
+    bool first = !f->spoke[side];
+
+    f->spoke[side] = true;
+    if (f->spoke[other] || !f->flow.key.peer_port || !may_open(p)) {
+        return;
+    }
+    if (side == COLO_SECONDARY && first) {
+        c->openings[c->openings_count++ % COLO_OPENINGS] = (ColoOpening) { .key = f->flow.key, .at = c->now };
+    } else if (side == COLO_PRIMARY && f->primary.tail) {
+        f->primary.tail->opens = true;
+    } else {
+        return;
+    }
+    if (c->openings_count && c->held[COLO_PRIMARY].oldest) {
+        c->suspect_at = MIN(c->suspect_at, c->now + COLO_GRACE);
+    }
+}
+
+/* From another port of the guest's to the same place. */
+static bool is_like(const ColoFlowKey *a, const ColoFlowKey *b)
+{
+    ColoFlowKey same_port = *a;
+
+    same_port.guest_port = b->guest_port;
+    return a->guest_port != b->guest_port && !memcmp(&same_port, b, sizeof(*b));
+}
+
+int64_t colo_compare_opened_elsewhere(ColoComparator *c, const ColoCompareFlow *f)
+{
+    int64_t first = INT64_MAX;
+
+    for (uint32_t i = 0; i < MIN(c->openings_count, COLO_OPENINGS); i++) {
+        const ColoOpening *opening = &c->openings[i];
+
+        if (opening->at < first && is_like(&f->flow.key, &opening->key)) {
+            const ColoCompareFlow *its = (const ColoCompareFlow *)colo_flow_find(c->flows, &opening->key, c->now);
+
+            if (its && its->epoch == c->epoch && !its->spoke[COLO_PRIMARY]) {
+                first = opening->at;
+            }
+        }
+    }
+    return first;
+}
