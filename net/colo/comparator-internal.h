@@ -59,7 +59,7 @@ typedef struct ColoCompareFlow {
     uint32_t epoch;                 /* to which the rest belongs */
     uint32_t count[COLO_SIDES];     /* packets in the queues below */
     bool known;                     /* it is not a new one */
-    bool spoke[COLO_SIDES];         /* the side has, in this epoch */
+    uint8_t spoke;                  /* in this epoch: bits, one for each side */
     bool has_front;                 /* it is in the comparator's list of such flows */
     bool impossible;                /* the fragments that have come make up no datagram */
     ColoQueue primary;              /* held, in the order in which they came */
@@ -179,7 +179,12 @@ void colo_compare_datagram(ColoComparator *c, ColoCompareFlow *f, ColoSide side,
 #define COLO_GRACE (20 * 1000 * 1000LL)
 
 /* openings.c */
-/* The side's @p has been dealt with in @f: takes note if it opens that. */
+static inline bool colo_compare_has_spoken(const ColoCompareFlow *f, ColoSide side)
+{
+    return f->spoke & 1 << side;
+}
+
+/* The side's @p has been dealt with in @f, in which the other one has not spoken: takes note if it opens that. */
 void colo_compare_opening(ColoComparator *c, ColoCompareFlow *f, ColoSide side, const ColoPacket *p);
 /*
  * The primary alone has spoken in @f.  Returns since when (ns) the secondary has had a flow to the same place, from another port, in which

@@ -484,7 +484,7 @@ static ColoCompareFlow *flow_of(ColoComparator *c, ColoSide side, const ColoPack
     }
     if (f->epoch != c->epoch) {
         f->epoch = c->epoch;
-        f->spoke[COLO_PRIMARY] = f->spoke[COLO_SECONDARY] = false;
+        f->spoke = 0;
         if (p->class == COLO_CLASS_TCP) {
             colo_compare_tcp_rebase(f);
         }
@@ -499,6 +499,16 @@ static void keep(ColoComparator *c, ColoCompareFlow *f, ColoSide side, ColoPacke
         colo_compare_discard(c, p);
     } else {
         colo_queue_push(&f->primary, colo_compare_hold(c, f, side, p));
+    }
+}
+
+/* The side's @p has been dealt with. */
+static void note_spoken(ColoComparator *c, ColoCompareFlow *f, ColoSide side, const ColoPacket *p)
+{
+    if (f->spoke & ~(1 << side)) {
+        f->spoke |= 1 << side;
+    } else {
+        colo_compare_opening(c, f, side, p);
     }
 }
 
@@ -525,10 +535,10 @@ static void take(ColoComparator *c, ColoSide side, ColoPacket *p, int64_t now)
         }
     } else if (p->class == COLO_CLASS_TCP) {
         colo_compare_tcp(c, f, side, p);
-        colo_compare_opening(c, f, side, p);
+        note_spoken(c, f, side, p);
     } else {
         colo_compare_datagram(c, f, side, p, now);
-        colo_compare_opening(c, f, side, p);
+        note_spoken(c, f, side, p);
     }
 
     if (is_too_far_ahead(c, COLO_PRIMARY) && (c->config.primary_goes_on || is_too_far_ahead(c, COLO_SECONDARY))) {
@@ -666,7 +676,7 @@ static int64_t grace_ends(ColoComparator *c, ColoPacket *p)
 {
     const ColoCompareFlow *f = (const ColoCompareFlow *)p->flow;
 
-    if (p->opens && !f->spoke[COLO_SECONDARY]) {
+    if (p->opens && !colo_compare_has_spoken(f, COLO_SECONDARY)) {
         int64_t elsewhere = colo_compare_opened_elsewhere(c, f);
 
         return elsewhere == INT64_MAX ? INT64_MAX : MAX(p->arrival, elsewhere) + COLO_GRACE;

@@ -26,11 +26,10 @@ static bool may_open(const ColoPacket *p)
 
 void colo_compare_opening(ColoComparator *c, ColoCompareFlow *f, ColoSide side, const ColoPacket *p)
 {
-    ColoSide other = side == COLO_PRIMARY ? COLO_SECONDARY : COLO_PRIMARY;
-    bool first = !f->spoke[side];
+    bool first = !colo_compare_has_spoken(f, side);
 
-    f->spoke[side] = true;
-    if (f->spoke[other] || !f->flow.key.peer_port || !may_open(p)) {
+    f->spoke |= 1 << side;
+    if (!f->flow.key.peer_port || !may_open(p)) {
         return;
     }
     if (side == COLO_SECONDARY && first) {
@@ -64,7 +63,7 @@ int64_t colo_compare_opened_elsewhere(ColoComparator *c, const ColoCompareFlow *
         if (opening->at < first && is_like(&f->flow.key, &opening->key)) {
             const ColoCompareFlow *its = (const ColoCompareFlow *)colo_flow_find(c->flows, &opening->key, c->now);
 
-            if (its && its->epoch == c->epoch && !its->spoke[COLO_PRIMARY]) {
+            if (its && its->epoch == c->epoch && !colo_compare_has_spoken(its, COLO_PRIMARY)) {
                 first = opening->at;
             }
         }

@@ -16,6 +16,7 @@ import contextlib
 import os
 import re
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterator
@@ -210,6 +211,10 @@ class Pair(Couple):
         """What it counts."""
         counters = self.counters()[self.comparer]
         return counters.get("compare", counters)
+
+    def divergences(self) -> Counter[str]:
+        """How often it has asked for a checkpoint, by reason."""
+        return Counter({item["reason"]: item["count"] for item in self.comparison()["divergences"]})
 
     # ------------------------------------------------------------ command lines
 

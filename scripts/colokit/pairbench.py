@@ -199,7 +199,7 @@ def measure(setup: Setup, workload: Workload, seconds: float) -> Run:
         run.trouble = pair.trouble() + [f"the {qemu.role} QEMU has ended" for qemu in pair.processes()
                                         if not qemu.alive]
         if setup.name in (OURS, PROXY):
-            run.divergences = {each["reason"]: each["count"] for each in pair.comparison()["divergences"]}
+            run.divergences = pair.divergences()
     return run
 
 

@@ -195,7 +195,7 @@ class Soak:
             self.load.over.set()
             self.load.join()
         self.checkpoints += self.pair.checkpoints()
-        self.reasons = {item["reason"]: item["count"] for item in self.pair.comparison()["divergences"]}
+        self.reasons = self.pair.divergences()
 
     def verdict(self) -> dict:
         grown = [memory.grown for memory in self.memories if memory.grown]

@@ -251,8 +251,8 @@ class LostTest(PairTest):
             for _ in range(2):
                 make_checkpoint(pair, NEVER)
                 client.request(pair.network)
-        divergences = {item["reason"]: item["count"] for item in pair.comparison()["divergences"]}
-        self.assertEqual(divergences.get("timeout", 0), 0, divergences)
+        divergences = pair.divergences()
+        self.assertEqual(divergences["timeout"], 0, divergences)
         wait_until(pair.colo_runs, 5, "both guests running under COLO")
 
     def test_switched_off_over_a_checkpoint(self) -> None:

@@ -30,7 +30,7 @@ class RolesTest(PairTest):
         self.assertEqual([each.error for each in dripping], [None] * len(dripping))
 
     def divergences(self) -> int:
-        return sum(item["count"] for item in self.pair.comparison()["divergences"])
+        return self.pair.divergences().total()
 
     def check_refused(self) -> None:
         """Beside an object that maps connections another one may be a primary's only, and only before it."""
