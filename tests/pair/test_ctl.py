@@ -149,6 +149,7 @@ class CtlTest(unittest.TestCase):
         both = {"primary": pair.primary, "secondary": pair.secondary}
         ctl("protect", **both)
         pair.primary.monitor.command("yank", instances=[{"type": "migration"}])
+        pair.primary.monitor.command("migrate-set-parameters", x_checkpoint_delay=1000)     # it is noticed at the next
         pair.primary.monitor.wait_event("COLO_EXIT")
         self.assertEqual([ctl.status(**both)[side]["mode"] for side in both], ["primary", "secondary"])
         self.assertIn("colo-ctl failover", ctl("protect", ok=False, **both))

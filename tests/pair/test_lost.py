@@ -242,7 +242,7 @@ class LostTest(PairTest):
         pair = self.start(checkpoint_delay=NEVER, apart=True, more={"primary": ["-name", "debug-threads=on"]})
         let_others_go_first(pair.primary, FRAME_THREADS)        # so that the word comes last
         port = MIRROR_PORT if pair.options.usage == "proxy" else COMPARE_PORT
-        for _ in range(5):
+        for _ in range(3):
             make_checkpoint(pair, 500)
             stop_before_the_word(pair)
             ended = break_off(pair.secondary, port)
