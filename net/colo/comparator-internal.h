@@ -59,7 +59,8 @@ typedef struct ColoCompareFlow {
     uint32_t epoch;                 /* to which the rest belongs */
     uint32_t count[COLO_SIDES];     /* packets in the queues below */
     bool known;                     /* it is not a new one */
-    uint8_t spoke;                  /* in this epoch: bits, one for each side */
+    uint8_t spoke;                  /* bits, one for each side: not long ago, see openings.c */
+    uint32_t spoke_at;              /* when the last did, in units of 2^20 ns, modulo 2^32 */
     bool has_front;                 /* it is in the comparator's list of such flows */
     bool impossible;                /* the fragments that have come make up no datagram */
     ColoQueue primary;              /* held, in the order in which they came */
@@ -187,8 +188,8 @@ static inline bool colo_compare_has_spoken(const ColoCompareFlow *f, ColoSide si
 /* The side's @p has been dealt with in @f, in which the other one has not spoken: takes note if it opens that. */
 void colo_compare_opening(ColoComparator *c, ColoCompareFlow *f, ColoSide side, const ColoPacket *p);
 /*
- * The primary alone has spoken in @f.  Returns since when (ns) the secondary has had a flow to the same place, from another port, in which
- * it alone has spoken; INT64_MAX: there is none.
+ * The primary alone has spoken in @f.  Returns since when (ns) the secondary has had a flow to the same place, from somewhere else, in
+ * which it alone has spoken; INT64_MAX: there is none.
  */
 int64_t colo_compare_opened_elsewhere(ColoComparator *c, const ColoCompareFlow *f);
 

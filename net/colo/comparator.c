@@ -58,10 +58,16 @@
 /* From so many held packets on, each takes no more memory than it needs. */
 #define HELD_MANY 1024
 
-/* Held packets that are looked at, the oldest, when a grace may have ended. */
-#define SUSPECTS_MAX 1024
+/* Held packets that open a flow and are looked at, the oldest, when a grace may have ended. */
+#define OPENERS_MAX 256
 
 #define SECOND (1000 * 1000 * 1000LL)
+
+/* Who has spoken in a flow (openings.c), and when, in units of 2^20 ns. */
+#define SPOKE_BOTH (1 << COLO_PRIMARY | 1 << COLO_SECONDARY)
+#define SPOKE_SHIFT 20
+#define SPOKE_LATELY (SECOND >> SPOKE_SHIFT)
+
 /* Longer than any keep-alive interval (RFC 9293, section 3.8.4: two hours). */
 #define IDLE_LIFETIME (3 * 3600 * SECOND)
 /* TIME-WAIT: twice the maximum segment lifetime (RFC 9293, section 3.4.2); also for all that is no connection (yet). */
@@ -470,6 +476,7 @@ static bool is_too_far_ahead(const ColoComparator *c, ColoSide side)
 /* The flow of @p, in this epoch. */
 static ColoCompareFlow *flow_of(ColoComparator *c, ColoSide side, const ColoPacket *p, int64_t now)
 {
+    uint32_t spoke_now = (uint32_t)(now >> SPOKE_SHIFT);
     ColoFlowKey key;
     ColoCompareFlow *f;
 
@@ -484,11 +491,15 @@ static ColoCompareFlow *flow_of(ColoComparator *c, ColoSide side, const ColoPack
     }
     if (f->epoch != c->epoch) {
         f->epoch = c->epoch;
-        f->spoke = 0;
+        f->spoke = f->spoke == SPOKE_BOTH ? f->spoke : 0;
         if (p->class == COLO_CLASS_TCP) {
             colo_compare_tcp_rebase(f);
         }
     }
+    if (spoke_now - f->spoke_at > SPOKE_LATELY && !f->count[COLO_PRIMARY] && !f->count[COLO_SECONDARY]) {
+        f->spoke = 0;
+    }
+    f->spoke_at = spoke_now;
     return f;
 }
 
@@ -671,12 +682,17 @@ int64_t colo_comparator_deadline(const ColoComparator *c)
     return MIN(deadline, c->ask_at);
 }
 
+static bool is_opener(const ColoPacket *p)
+{
+    return p->opens && !colo_compare_has_spoken((const ColoCompareFlow *)p->flow, COLO_SECONDARY);
+}
+
 /* When the grace of the primary's held @p ends, ns; INT64_MAX: nothing speaks against it now. */
 static int64_t grace_ends(ColoComparator *c, ColoPacket *p)
 {
     const ColoCompareFlow *f = (const ColoCompareFlow *)p->flow;
 
-    if (p->opens && !colo_compare_has_spoken(f, COLO_SECONDARY)) {
+    if (is_opener(p)) {
         int64_t elsewhere = colo_compare_opened_elsewhere(c, f);
 
         return elsewhere == INT64_MAX ? INT64_MAX : MAX(p->arrival, elsewhere) + COLO_GRACE;
@@ -688,12 +704,17 @@ static int64_t grace_ends(ColoComparator *c, ColoPacket *p)
 /* The packets whose grace has ended without their like; finds the next one whose grace will. */
 static void check_suspects(ColoComparator *c, int64_t now)
 {
-    ColoPacket *p = c->held[COLO_PRIMARY].oldest;
+    int openers = 0;
 
     c->suspect_at = INT64_MAX;
-    for (int n = 0; p && n < SUSPECTS_MAX; n++, p = p->newer) {
-        int64_t ends = grace_ends(c, p);
+    for (ColoPacket *p = c->held[COLO_PRIMARY].oldest; p; p = p->newer) {
+        int64_t ends;
 
+        if (is_opener(p) && ++openers > OPENERS_MAX) {
+            c->suspect_at = MIN(c->suspect_at, now + COLO_GRACE);
+            continue;
+        }
+        ends = grace_ends(c, p);
         if (ends <= now) {
             colo_compare_diverged(c, p->class == COLO_CLASS_TCP ? COLO_REASON_FLAGS : COLO_REASON_PAYLOAD,
                                   (ColoCompareFlow *)p->flow);

@@ -1,5 +1,5 @@
 /*
- * Flows that each side opens from a port of its own
+ * Flows that each side opens from a port (or an address) of its own
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
@@ -12,6 +12,8 @@
  * So the last few flows that only the secondary has opened are remembered.  When what opens one of the primary's has waited for a
  * grace, and the secondary has had one to the same place from another port for as long, the sides differ.  If the
  * copies merely open several in another order, the grace is enough for them to meet.
+ *
+ * A port may be used again: a flow in which nobody has spoken for a second is as good as a new one.
  */
 
 #include "comparator-internal.h"
@@ -44,13 +46,14 @@ void colo_compare_opening(ColoComparator *c, ColoCompareFlow *f, ColoSide side, 
     }
 }
 
-/* From another port of the guest's to the same place. */
+/* To the same place from somewhere else. */
 static bool is_like(const ColoFlowKey *a, const ColoFlowKey *b)
 {
-    ColoFlowKey same_port = *a;
+    ColoFlowKey from_there = *a;
 
-    same_port.guest_port = b->guest_port;
-    return a->guest_port != b->guest_port && !memcmp(&same_port, b, sizeof(*b));
+    memcpy(from_there.guest, b->guest, sizeof(b->guest));
+    from_there.guest_port = b->guest_port;
+    return memcmp(a, b, sizeof(*b)) != 0 && memcmp(&from_there, b, sizeof(*b)) == 0;
 }
 
 int64_t colo_compare_opened_elsewhere(ColoComparator *c, const ColoCompareFlow *f)
@@ -60,7 +63,7 @@ int64_t colo_compare_opened_elsewhere(ColoComparator *c, const ColoCompareFlow *
     for (uint32_t i = 0; i < MIN(c->openings_count, COLO_OPENINGS); i++) {
         const ColoOpening *opening = &c->openings[i];
 
-        if (opening->at < first && is_like(&f->flow.key, &opening->key)) {
+        if (opening->at < first && opening->at + c->config.timeout > c->now && is_like(&f->flow.key, &opening->key)) {
             const ColoCompareFlow *its = (const ColoCompareFlow *)colo_flow_find(c->flows, &opening->key, c->now);
 
             if (its && its->epoch == c->epoch && !colo_compare_has_spoken(its, COLO_PRIMARY)) {

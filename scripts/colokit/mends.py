@@ -348,7 +348,8 @@ static bool secondary_vm_stop(Error **errp)
 {
     static const RunState no_way_from[] = {
         RUN_STATE_IO_ERROR, RUN_STATE_INTERNAL_ERROR, RUN_STATE_GUEST_PANICKED,
-        RUN_STATE_DEBUG, RUN_STATE_PRELAUNCH
+        RUN_STATE_DEBUG, RUN_STATE_PRELAUNCH, RUN_STATE_SAVE_VM,
+        RUN_STATE_RESTORE_VM
     };
     RunState wanted;
 
@@ -361,16 +362,26 @@ static bool secondary_vm_stop(Error **errp)
         }
     }
     vm_stop_force_state(RUN_STATE_COLO);
-    if (!qemu_vmstop_requested(&wanted)) {
-        wanted = vm_stop_after_checkpoint();
+    if (qemu_vmstop_requested(&wanted)) {
+        vm_stop(wanted);        /* after the checkpoint */
     }
-    if (wanted == RUN_STATE_IO_ERROR) {
+    if (vm_stop_after_checkpoint() == RUN_STATE_IO_ERROR) {
         error_setg(errp, "COLO: a request to the guest's disk has failed, "
                    "so it can take no checkpoint");
         return false;
     }
     return true;
 }
+
+"""),
+            Insert("migration/colo.c", "vm_start();", within=INCOMING_CHECKPOINT, before=True, text="""\
+    /* Whatever else has happened to the guest has happened to another one. */
+    if (vm_stop_after_checkpoint() != RUN_STATE_PAUSED) {
+        vm_go_on_after_checkpoint();
+    }
+"""),
+            Insert("migration/colo.c", "/* Make sure VM stopped while failover happened. */", before=True, text="""\
+    vm_go_on_after_checkpoint();
 
 """),
             # The primary need not wait for what will not come.
@@ -403,7 +414,8 @@ void vm_go_on_after_checkpoint(void)
 
 """),
             Insert(host.cpus, "bdrv_drain_all();", within=DO_VM_STOP, before=True, text="""\
-    if (runstate_check(RUN_STATE_COLO) && state != RUN_STATE_COLO) {
+    if (runstate_check(RUN_STATE_COLO) && state != RUN_STATE_COLO &&
+        state != RUN_STATE_SAVE_VM && state != RUN_STATE_RESTORE_VM) {
         stop_after_checkpoint = state;
     }
 """),
@@ -414,15 +426,12 @@ void vm_go_on_after_checkpoint(void)
 """),
             Insert(host.cpus, "resume_all_vcpus();\n    }\n", within="void vm_start(void)", text="""\
     if (wanted != RUN_STATE__MAX) {
-        vm_stop(wanted);
+        qemu_system_vmstop_request_prepare();
+        qemu_system_vmstop_request(wanted);
     }
 """),
-            Insert("monitor/qmp-cmds.c", "} else if (runstate_check(RUN_STATE_FINISH_MIGRATE)) {", within="void qmp_cont(Error **errp)",
-                   before=True, text="""\
-    } else if (runstate_check(RUN_STATE_COLO)) {
-        vm_go_on_after_checkpoint();
-        return;
-"""),
+            Replace("monitor/qmp-cmds.c", "vm_start();", within="void qmp_cont(Error **errp)",
+                    text="runstate_check(RUN_STATE_COLO) ? vm_go_on_after_checkpoint() : vm_start();"),
         ))
 
 

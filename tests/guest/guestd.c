@@ -476,6 +476,7 @@ static bool relay(Connection *conn, unsigned port, uint64_t size)
     bool sent;
 
     if (from < 0 || dprintf(from, "%llu\n", (unsigned long long)size) < 0) {
+        close(from);
         return answer_text(conn, "502 Bad Gateway", "nobody is there\n");
     }
     sent = write_all(conn->fd, header, write_header(header, size));

@@ -149,8 +149,7 @@ class StoppedTest(PairTest):
         monitor = pair.primary.monitor
         for _ in range(STOPS):
             monitor.command("stop")
-            wait_until(lambda: monitor.command("query-status")["status"] != "colo", 5, "the checkpoint")
-            self.assertEqual(monitor.command("query-status")["status"], "paused")
+            wait_until(lambda: monitor.command("query-status")["status"] == "paused", 5, "the stop")
             monitor.command("cont")
             wait_until(lambda: monitor.command("query-status")["status"] == "running", 5, "the guest to go on")
         client.request(pair.network)

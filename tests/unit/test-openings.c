@@ -8,6 +8,7 @@
 
 #define GRACE (20 * MS)
 #define REMEMBERED 64
+#define CROWD 300
 
 /* What a guest begins from @port of its own, to a name server or with a SYN to a web server. */
 static void ask(Rig *rig, ColoSide side, uint16_t port)
@@ -153,6 +154,121 @@ START_TEST(answers)
 }
 END_TEST
 
+/* A port that has been used before may be used again, by either. */
+START_TEST(used_before)
+{
+    for (int quiet = 0; quiet < 2; quiet++) {
+        Rig *rig = rig_new();
+
+        ask(rig, COLO_PRIMARY, 4000);
+        ask(rig, COLO_SECONDARY, 4000);
+        ask(rig, COLO_SECONDARY, 5000);
+        ask(rig, COLO_PRIMARY, 5000);
+        rig_wait(rig, quiet ? 1010 * MS : 900 * MS);        /* two that merely go on, if not */
+        ask(rig, COLO_PRIMARY, 4000);
+        ask(rig, COLO_SECONDARY, 5000);
+        rig_wait(rig, 2 * GRACE);
+        rig_expect_asked(rig, quiet, COLO_REASON_PAYLOAD);
+        rig_free(rig);
+    }
+}
+END_TEST
+
+/* What goes on over a checkpoint is not opened by that. */
+START_TEST(goes_on_over_a_checkpoint)
+{
+    Rig *rig = rig_new();
+
+    ask(rig, COLO_PRIMARY, 4000);
+    ask(rig, COLO_SECONDARY, 4000);
+    ask(rig, COLO_PRIMARY, 5000);
+    ask(rig, COLO_SECONDARY, 5000);
+    rig_checkpoint(rig);
+    ask(rig, COLO_PRIMARY, 4000);
+    ask(rig, COLO_SECONDARY, 5000);
+    rig_wait(rig, 2 * GRACE);
+    rig_expect_asked(rig, 0, 0);
+    rig_free(rig);
+}
+END_TEST
+
+/* A secondary that is slower than that is slow, and nothing else. */
+START_TEST(slow_secondary)
+{
+    Rig *rig = rig_new();
+
+    ask(rig, COLO_PRIMARY, 5000);
+    rig_wait(rig, 1500 * MS);
+    ask(rig, COLO_SECONDARY, 5000);
+    ask(rig, COLO_PRIMARY, 4000);
+    rig_wait(rig, 2 * GRACE);
+    rig_expect_asked(rig, 0, 0);
+    rig_free(rig);
+}
+END_TEST
+
+/* What the secondary alone has asked says nothing any more once it has been given up. */
+START_TEST(long_ago)
+{
+    Rig *rig = rig_new();
+
+    ask(rig, COLO_SECONDARY, 5000);
+    rig_wait(rig, RIG_TIMEOUT);
+    ask(rig, COLO_PRIMARY, 4000);
+    rig_wait(rig, 2 * GRACE);
+    rig_expect_asked(rig, 0, 0);
+    rig_free(rig);
+}
+END_TEST
+
+/* From another address: IPv6 guests take one at random now and then (RFC 8981). */
+START_TEST(from_another_address)
+{
+    Shape ours = { .ipv6 = true, .guest_host = 7, .guest_port = 4000 }, theirs = { .ipv6 = true, .guest_host = 8, .guest_port = 4000 };
+    Rig *rig = rig_new();
+
+    rig_give(rig, COLO_PRIMARY, frame_udp(&ours, "who", 3));
+    rig_give(rig, COLO_SECONDARY, frame_udp(&theirs, "who", 3));
+    rig_wait(rig, GRACE);
+    rig_expect_asked(rig, 1, COLO_REASON_PAYLOAD);
+    rig_free(rig);
+}
+END_TEST
+
+/* So many wait that not all are looked at each time; what else is suspect is. */
+START_TEST(crowd)
+{
+    Rig *rig = rig_new();
+
+    for (uint16_t i = 0; i < CROWD; i++) {
+        ask(rig, COLO_PRIMARY, 10000 + i);
+    }
+    rig_udp(rig, COLO_PRIMARY, "one");
+    rig_udp(rig, COLO_SECONDARY, "two");
+    open_to(rig, COLO_SECONDARY, 5000, 443);
+    rig_wait(rig, GRACE - 1);
+    rig_expect_asked(rig, 0, 0);
+    rig_wait(rig, 1);
+    rig_expect_asked(rig, 1, COLO_REASON_PAYLOAD);
+    rig_free(rig);
+
+    rig = rig_new();
+    for (uint16_t i = 0; i < CROWD; i++) {
+        ask(rig, COLO_PRIMARY, 10000 + i);
+    }
+    open_to(rig, COLO_PRIMARY, 4000, 443);
+    open_to(rig, COLO_SECONDARY, 5000, 443);
+    rig_wait(rig, 5 * GRACE);
+    rig_expect_asked(rig, 0, 0);
+    for (uint16_t i = 0; i < CROWD; i++) {
+        ask(rig, COLO_SECONDARY, 10000 + i);
+    }
+    rig_wait(rig, GRACE);
+    rig_expect_asked(rig, 1, COLO_REASON_FLAGS);
+    rig_free(rig);
+}
+END_TEST
+
 /* A checkpoint makes what the secondary had opened one's own. */
 START_TEST(forgotten_at_a_checkpoint)
 {
@@ -165,8 +281,17 @@ START_TEST(forgotten_at_a_checkpoint)
     rig_expect_asked(rig, 0, 0);
     rig_checkpoint(rig);
     ck_assert_uint_eq(rig_pending(rig), 1);
+    rig_free(rig);
+}
+END_TEST
 
-    /* But what is known of the flow from before is none of this epoch's. */
+/* Nor does what one side has said before speak for it. */
+START_TEST(one_side_before_a_checkpoint)
+{
+    Rig *rig = rig_new();
+
+    ask(rig, COLO_SECONDARY, 4000);
+    rig_checkpoint(rig);
     ask(rig, COLO_PRIMARY, 4000);
     ask(rig, COLO_SECONDARY, 5000);
     rig_wait(rig, GRACE);
@@ -205,7 +330,14 @@ int main(void)
     tcase_add_test(tc, in_another_order);
     tcase_add_test(tc, merely_slow);
     tcase_add_test(tc, answers);
+    tcase_add_test(tc, used_before);
+    tcase_add_test(tc, goes_on_over_a_checkpoint);
+    tcase_add_test(tc, slow_secondary);
+    tcase_add_test(tc, long_ago);
+    tcase_add_test(tc, from_another_address);
+    tcase_add_test(tc, crowd);
     tcase_add_test(tc, forgotten_at_a_checkpoint);
+    tcase_add_test(tc, one_side_before_a_checkpoint);
     tcase_add_test(tc, many);
     suite_add_tcase(suite, tc);
     return run_suite(suite);
