@@ -81,14 +81,17 @@ static void peer_try_again(ColoPeer *peer)
 static void peer_lose(ColoPeer *peer, ColoPeerLostReason reason, const char *why)
 {
     bool greeted = peer->greeted;
+    bool turned_away = greeted && !peer->listener && !colo_session_has_heard(peer->session);
 
-    if (greeted || !peer->complained) {
+    /* It will be again, and each time; that is told once. */
+    if (turned_away ? !peer->turned_away : greeted || !peer->complained) {
         peer->complained = !greeted || !peer->listener;     /* whoever comes to the primary next may be somebody else */
         warn_report("%s: the connection to the other node has ended: %s", peer->name, why);
     }
     peer_disconnect(peer);
     peer_try_again(peer);
-    if (greeted) {
+    peer->turned_away = turned_away;
+    if (greeted && !turned_away) {
         trace_colo_peer_lost(peer->name, ColoPeerLostReason_str(reason));
         peer->ops->lost(reason, peer->opaque);
     }

@@ -72,7 +72,7 @@ OBJECT_DECLARE_SIMPLE_TYPE(ColoProxy, COLO_PROXY)
  * Memory for output that waits for a frame which waits for the secondary, bytes.  The comparator asks for a checkpoint long
  * before; a guest that goes on sending nevertheless would fill the host's memory, so COLO ends then.
  */
-#define HELD_MAX (1024 * 1024 * 1024ULL)
+#define OVERFULL (1024 * 1024 * 1024ULL)
 
 struct ColoProxy {
     NetFilterState parent_obj;
@@ -183,7 +183,7 @@ static void primary_lost(ColoProxy *s, ColoPeerLostReason reason)
 static void primary_turn_ends(ColoProxy *s)
 {
     colo_comparator_flush(s->comparator);
-    if (colo_comparator_memory(s->comparator, COLO_PRIMARY) > HELD_MAX && !s->overfull) {
+    if (colo_comparator_memory(s->comparator, COLO_PRIMARY) > OVERFULL && !s->overfull) {
         s->overfull = true;
         primary_lost(s, COLO_PEER_LOST_REASON_OVERFULL);
         colo_frame_end_wait();

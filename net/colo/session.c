@@ -55,6 +55,7 @@ struct ColoSession {
     const ColoSessionOps *ops;
     void *opaque;
     bool ready;
+    bool heard;                 /* more than a hello, and why the session has ended */
     char *error;
 
     uint8_t *out;
@@ -238,6 +239,7 @@ static bool read_record(ColoSession *s, uint8_t type, const uint8_t *body, uint3
     if ((type == RECORD_HELLO) == s->ready) {
         return refuse(s, s->ready ? "a second hello came" : "something came before the hello");
     }
+    s->heard |= type != RECORD_HELLO;
     switch (type) {
     case RECORD_HELLO:
         return read_hello(s, body, size);
@@ -379,6 +381,11 @@ const char *colo_session_error(const ColoSession *s)
 bool colo_session_is_ready(const ColoSession *s)
 {
     return s->ready;
+}
+
+bool colo_session_has_heard(const ColoSession *s)
+{
+    return s->heard;
 }
 
 const uint8_t *colo_session_bytes(const ColoSession *s)

@@ -1003,6 +1003,11 @@ MUTANTS = [
            "    return false &&",
            "comparator: late_segments_are_bounded"),
 
+    Mutant("hello-is-heard", "a secondary that is turned away takes that for the loss of its primary, each second",
+           "session.c",
+           "    s->heard |= type != RECORD_HELLO;",
+           "    s->heard = true;",
+           "session: turned_away"),
     # ------------------------------------------------------------ flows that each side opens from a port of its own
     Mutant("other-port-waits", "a guest that asks a name server from a random port waits for compare_timeout each time",
            "openings.c",

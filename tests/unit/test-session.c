@@ -396,7 +396,32 @@ START_TEST(an_instance_is_refused)
     ck_assert_uint_eq(a.peer_instance, 5);
     assert_told(&a, "we have had enough of that one");
     assert_ended(&a, "we have had enough of that one");
+    ck_assert(!colo_session_has_heard(a.session));
     end(&a);
+}
+
+/* Which is how it is known, there, from the end of one that has begun. */
+START_TEST(turned_away)
+{
+    End a, b;
+
+    begin(&a, COLO_PRIMARY, &usual);
+    begin(&b, COLO_SECONDARY, &usual);
+    a.objects = true;
+    carry(&b, &a, SIZE_MAX, 0);
+    carry(&a, &b, SIZE_MAX, 0);
+    assert_ended(&b, "the other end says: we have had enough of that one");
+    ck_assert(!colo_session_has_heard(b.session));
+    end(&a);
+    end(&b);
+
+    begin_both(&a, &b);
+    ck_assert(!colo_session_has_heard(b.session));
+    ck_assert(colo_session_tick(a.session, 100 * MS));
+    carry_all(&a, &b, 100 * MS);
+    ck_assert(colo_session_has_heard(b.session));
+    end(&a);
+    end(&b);
 }
 
 START_TEST(an_epoch_that_cannot_be)
@@ -477,6 +502,7 @@ int main(void)
     tcase_add_loop_test(tc, headers_longer_than_their_packets, 0, 3);
     tcase_add_test(tc, goodbye_is_told);
     tcase_add_test(tc, an_instance_is_refused);
+    tcase_add_test(tc, turned_away);
     tcase_add_test(tc, an_epoch_that_cannot_be);
     tcase_add_test(tc, a_hello_that_takes_too_long);
     tcase_add_test(tc, heartbeats);

@@ -70,6 +70,9 @@ const char *colo_session_error(const ColoSession *s);
 /* True once both have said hello, until the session ends. */
 bool colo_session_is_ready(const ColoSession *s);
 
+/* True once the peer has said more than hello; one that then says goodbye has turned us away. */
+bool colo_session_has_heard(const ColoSession *s);
+
 /* @size bytes of packets, their virtio-net headers included, have been disposed of: the peer may send as many more. */
 void colo_session_took(ColoSession *s, uint64_t size);
 
