@@ -20,9 +20,15 @@
 
 #include <string.h>
 
+/* Ports below that are a service's, not taken by chance (RFC 6335, section 6; RFC 6056, section 3.2). */
+#define TAKEN_FROM 1024
+
 /* A connection begins with a SYN of its own; what else has ports may begin with anything. */
-static bool may_open(const ColoPacket *p)
+static bool may_open(const ColoFlowKey *key, const ColoPacket *p)
 {
+    if (key->guest_port < TAKEN_FROM) {
+        return false;
+    }
     return p->class != COLO_CLASS_TCP || (p->tcp_flags & (COLO_TCP_SYN | COLO_TCP_ACK)) == COLO_TCP_SYN;
 }
 
@@ -31,7 +37,7 @@ void colo_compare_opening(ColoComparator *c, ColoCompareFlow *f, ColoSide side, 
     bool first = !colo_compare_has_spoken(f, side);
 
     f->spoke |= 1 << side;
-    if (!f->flow.key.peer_port || !may_open(p)) {
+    if (!may_open(&f->flow.key, p)) {
         return;
     }
     if (side == COLO_SECONDARY && first) {

@@ -143,11 +143,13 @@ END_TEST
 /* Answers come from the port that was asked. */
 START_TEST(answers)
 {
-    static const Shape one = { .guest_port = 80 }, other = { .guest_port = 81 };
+    static const Shape one = { .guest_port = 8080 }, other = { .guest_port = 8081 };
     Rig *rig = rig_new();
 
     rig_give(rig, COLO_PRIMARY, frame_tcp(&one, 1000, 5, SYN | ACK, NULL, 0, NULL, 0));
     rig_give(rig, COLO_SECONDARY, frame_tcp(&other, 2000, 5, SYN | ACK, NULL, 0, NULL, 0));
+    ask(rig, COLO_PRIMARY, 67);
+    ask(rig, COLO_SECONDARY, 1023);
     rig_wait(rig, RIG_TIMEOUT - 1);
     rig_expect_asked(rig, 0, 0);
     rig_free(rig);
