@@ -81,16 +81,18 @@ static void peer_try_again(ColoPeer *peer)
 static void peer_lose(ColoPeer *peer, ColoPeerLostReason reason, const char *why)
 {
     bool greeted = peer->greeted;
-    bool turned_away = greeted && !peer->listener && !colo_session_has_heard(peer->session);
+    bool turned_away = greeted && !peer->listener && reason == COLO_PEER_LOST_REASON_CLOSED &&
+                       !colo_session_has_heard(peer->session);
 
-    /* It will be again, and each time; that is told once. */
-    if (turned_away ? !peer->turned_away : greeted || !peer->complained) {
+    /* It will be again, each time; that is told once. */
+    if (turned_away ? g_strcmp0(why, peer->turned_away) : greeted || !peer->complained) {
         peer->complained = !greeted || !peer->listener;     /* whoever comes to the primary next may be somebody else */
         warn_report("%s: the connection to the other node has ended: %s", peer->name, why);
     }
     peer_disconnect(peer);
     peer_try_again(peer);
-    peer->turned_away = turned_away;
+    g_free(peer->turned_away);
+    peer->turned_away = turned_away ? g_strdup(why) : NULL;
     if (greeted && !turned_away) {
         trace_colo_peer_lost(peer->name, ColoPeerLostReason_str(reason));
         peer->ops->lost(reason, peer->opaque);
@@ -294,6 +296,7 @@ static void peer_connected(ColoPeer *peer, QIOChannel *channel)
 
 static void peer_not_connected(ColoPeer *peer, Error *err)
 {
+    g_clear_pointer(&peer->turned_away, g_free);
     if (!peer->complained) {
         peer->complained = true;
         warn_report("%s: no connection to the other node yet: %s", peer->name, error_get_pretty(err));
@@ -486,6 +489,7 @@ void colo_peer_close(ColoPeer *peer, const char *why)
     peer->turn = NULL;
     object_unref(OBJECT(peer->tls_creds));
     g_free(peer->buffer);
+    g_free(peer->turned_away);
 }
 
 /* Use */

@@ -47,7 +47,7 @@ typedef struct ColoPeer {
     QIOChannel *channel;        /* connected; NULL: it is not */
     ColoSession *session;
     bool greeted;               /* the other node has said hello, and ready() was called */
-    bool turned_away;           /* a secondary, the last time it connected */
+    char *turned_away;          /* a secondary, when it connected last: why; NULL: it was not */
     guint read_watch;
     guint write_watch;          /* while the socket takes no more; 0: it does */
     ColoDeadline deadline;      /* the session's, and before it the handshake's */

@@ -496,7 +496,8 @@ static ColoCompareFlow *flow_of(ColoComparator *c, ColoSide side, const ColoPack
             colo_compare_tcp_rebase(f);
         }
     }
-    if (spoke_now - f->spoke_at > SPOKE_LATELY && !f->count[COLO_PRIMARY] && !f->count[COLO_SECONDARY]) {
+    if ((int32_t)(spoke_now - f->spoke_at) > SPOKE_LATELY && !f->count[COLO_PRIMARY] && !f->count[COLO_SECONDARY] &&
+        (p->class != COLO_CLASS_TCP || p->tcp_flags & COLO_TCP_SYN)) {
         f->spoke = 0;
     }
     f->spoke_at = spoke_now;

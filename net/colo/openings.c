@@ -13,23 +13,21 @@
  * grace, and the secondary has had one to the same place from another port for as long, the sides differ.  If the
  * copies merely open several in another order, the grace is enough for them to meet.
  *
- * A port may be used again: a flow in which nobody has spoken for a second is as good as a new one.
+ * A port may be used again: a flow in which nobody has spoken for a second is as good as a new one, until it is a connection.
  */
 
 #include "comparator-internal.h"
 
 #include <string.h>
 
-/* Ports below that are a service's, not taken by chance (RFC 6335, section 6; RFC 6056, section 3.2). */
+/* Datagrams from ports below that are a service's (RFC 6335, section 6). */
 #define TAKEN_FROM 1024
 
 /* A connection begins with a SYN of its own; what else has ports may begin with anything. */
 static bool may_open(const ColoFlowKey *key, const ColoPacket *p)
 {
-    if (key->guest_port < TAKEN_FROM) {
-        return false;
-    }
-    return p->class != COLO_CLASS_TCP || (p->tcp_flags & (COLO_TCP_SYN | COLO_TCP_ACK)) == COLO_TCP_SYN;
+    return p->class == COLO_CLASS_TCP ? (p->tcp_flags & (COLO_TCP_SYN | COLO_TCP_ACK)) == COLO_TCP_SYN
+                                      : key->guest_port >= TAKEN_FROM;
 }
 
 void colo_compare_opening(ColoComparator *c, ColoCompareFlow *f, ColoSide side, const ColoPacket *p)

@@ -187,7 +187,13 @@ static bool read_hello(ColoSession *s, const uint8_t *body, uint32_t size)
     s->may_send = colo_get_be64(body + 16);
     s->ready = true;
     objection = s->ops->ready(colo_get_be64(body + 24), s->opaque);
-    return objection ? refuse(s, "%s", objection) : true;
+    if (objection) {
+        return refuse(s, "%s", objection);
+    }
+    if (s->config.side == COLO_PRIMARY) {
+        append(s, RECORD_HEARTBEAT, 0);     /* so a secondary knows that it is not turned away */
+    }
+    return true;
 }
 
 static bool read_packet(ColoSession *s, const uint8_t *body, uint32_t size)

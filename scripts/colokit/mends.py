@@ -381,7 +381,15 @@ static bool secondary_vm_stop(Error **errp)
     }
 """),
             Insert("migration/colo.c", "/* Make sure VM stopped while failover happened. */", before=True, text="""\
-    vm_go_on_after_checkpoint();
+    if (vm_stop_after_checkpoint() != RUN_STATE_SHUTDOWN) {
+        vm_go_on_after_checkpoint();
+    }
+    /* Nor does a way lead from these to running; the primary's end sees to its own shutdown. */
+    if (runstate_check(RUN_STATE_INTERNAL_ERROR) ||
+        (runstate_check(RUN_STATE_SHUTDOWN) &&
+         get_colo_mode() == COLO_MODE_SECONDARY)) {
+        runstate_set(RUN_STATE_PAUSED);
+    }
 
 """),
             # The primary need not wait for what will not come.

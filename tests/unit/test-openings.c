@@ -209,6 +209,44 @@ START_TEST(slow_secondary)
 }
 END_TEST
 
+/* A connection that was quiet for a while is not opened by what comes on it. */
+START_TEST(quiet_connection)
+{
+    static const Shape shape = { .guest_port = 5000, .peer_port = 443 };
+    Rig *rig = rig_new();
+
+    open_to(rig, COLO_SECONDARY, 5000, 443);
+    open_to(rig, COLO_PRIMARY, 5000, 443);
+    ck_assert_uint_eq(rig_pending(rig), 1);
+    rig_wait(rig, 1200 * MS);
+    rig_give(rig, COLO_SECONDARY, frame_tcp(&shape, 1001, 7, ACK, NULL, 0, NULL, 0));
+    open_to(rig, COLO_PRIMARY, 4000, 443);
+    rig_wait(rig, 2 * GRACE);
+    rig_expect_asked(rig, 0, 0);
+    rig_free(rig);
+}
+END_TEST
+
+/* What comes out of its order in time is not late by years. */
+START_TEST(kept_aside)
+{
+    Rig *rig = rig_new();
+
+    rig_epoch(rig, COLO_SECONDARY);
+    ask(rig, COLO_PRIMARY, 5000);
+    ask(rig, COLO_SECONDARY, 5000);
+    rig_epoch(rig, COLO_SECONDARY);         /* it has resumed, and the word of it is still to come */
+    ask(rig, COLO_SECONDARY, 5000);
+    rig_wait(rig, 5 * MS);
+    ask(rig, COLO_PRIMARY, 5000);
+    rig_checkpoint(rig);
+    ask(rig, COLO_PRIMARY, 4000);
+    rig_wait(rig, 2 * GRACE);
+    rig_expect_asked(rig, 0, 0);
+    rig_free(rig);
+}
+END_TEST
+
 /* What the secondary alone has asked says nothing any more once it has been given up. */
 START_TEST(long_ago)
 {
@@ -335,6 +373,8 @@ int main(void)
     tcase_add_test(tc, used_before);
     tcase_add_test(tc, goes_on_over_a_checkpoint);
     tcase_add_test(tc, slow_secondary);
+    tcase_add_test(tc, quiet_connection);
+    tcase_add_test(tc, kept_aside);
     tcase_add_test(tc, long_ago);
     tcase_add_test(tc, from_another_address);
     tcase_add_test(tc, crowd);
