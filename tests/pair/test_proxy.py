@@ -8,12 +8,12 @@ import os
 import socket
 import struct
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 import unittest
 from pathlib import Path
+from sys import stderr
 from typing import Iterator
 
 from colokit import client
@@ -77,7 +77,7 @@ class NoticeTest(ProxyTest):
             wait_until(lambda: pair.comparison()["secondary-connected"], 5, "the secondary's connection")
             for event in monitor.take_events("COLO_PROXY_PEER_LOST"):
                 # This machine has stood still; the secondary has connected again.
-                print(f"[lost before: {event['data']['reason']}]", end=" ", file=sys.stderr, flush=True)
+                print(f"[lost before: {event['data']['reason']}]", end=" ", file=stderr, flush=True)
             began = time.time()
             self.lose(how)
             event = monitor.wait_event("COLO_PROXY_PEER_LOST", 5)
