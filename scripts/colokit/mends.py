@@ -319,7 +319,7 @@ def stopped_guest(host: Series) -> Step:
                "once. Now the primary's checkpoint waits until the guest goes on, a stop waits until the checkpoint is over, and a "
                "secondary that can take none says so.",
         test="tests/pair: test_primary_is_stopped, test_stopped_amid_checkpoints, test_secondary_is_in_no_state_for_it, "
-             "test_secondary_disk_is_full",
+             "test_secondary_has_shut_down, test_secondary_disk_is_full",
         edits=(
             Insert("migration/colo.c", "vm_stop_force_state(RUN_STATE_COLO);", within=CHECKPOINT, before=True, text=f"""\
     /* Of a guest that somebody has stopped, a checkpoint is made when it goes on. */

@@ -171,6 +171,18 @@ class StoppedTest(PairTest):
         client.request(pair.network)
 
 
+    def test_secondary_has_shut_down(self) -> None:
+        """From there no way leads to running, save by a failover."""
+        pair = self.start(checkpoint_delay=3_600_000, more={"secondary": ["-action", "reboot=shutdown,shutdown=pause"]})
+        secondary = pair.secondary.monitor
+        secondary.command("system_reset")
+        wait_until(lambda: secondary.command("query-status")["status"] == "shutdown", 5, "the shutdown")
+        pair.primary.kill()
+        pair.failover()
+        self.assertEqual(client.request(pair.network), b"ready\n")
+        self.assert_guests_well()
+
+
 class MemoryTest(PairTest):
 
     def test_secondary_memory_is_rolled_back(self) -> None:
