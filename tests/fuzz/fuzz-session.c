@@ -17,7 +17,8 @@
  *  - the outbox gets what was called for, a whole record at a time, and nothing else; it takes no packets once it is long, and
  *    a peer that does not read is given up;
  *  - credit never becomes less, is never more than what is free, and comes back once all has been taken;
- *  - a heartbeat comes when nothing else has for that long, and no oftener; the deadline lies ahead.
+ *  - a heartbeat comes when nothing else has for that long, and no oftener, but for a primary's that has agreed to a hello; the
+ *    deadline lies ahead.
  *
  * And of two honest ones:
  *
@@ -92,6 +93,7 @@ typedef struct End {
     const char *objection;  /* to any peer; NULL: to none */
     bool doubts;            /* objects to some epochs */
     bool ready;
+    bool owes_beat;         /* a primary, which says so at once that it has agreed */
     bool over;
     bool parted;            /* ... by the peer's goodbye */
 
@@ -243,10 +245,16 @@ static uint8_t look(End *e)
     if (size == e->known) {
         return 0;
     }
-    REQUIRE(size - e->known >= HEADER && get32(record) == size - e->known - HEADER, "%zu bytes more", size - e->known);
-    e->known = size;
+    REQUIRE(size - e->known >= HEADER && get32(record) <= size - e->known - HEADER, "%zu bytes more", size - e->known);
     e->body = record + HEADER;
     e->body_size = get32(record);
+    e->known += HEADER + e->body_size;
+    REQUIRE(e->known == size || e->owes_beat, "more than one record");
+    if (e->owes_beat) {
+        REQUIRE(record[4] == HEARTBEAT && !e->body_size, "record %u where a heartbeat is due", record[4]);
+        e->owes_beat = false;
+        return look(e);
+    }
     return record[4];
 }
 
@@ -394,6 +402,7 @@ static const char *on_ready(uint64_t instance, void *opaque)
         send_packet(e, 60, 0);
     }
     e->over = e->objection;
+    e->owes_beat = !e->objection && e->config.side == COLO_PRIMARY;
     return e->objection;
 }
 
@@ -459,6 +468,7 @@ static void feed(End *e, uint32_t len, int64_t now)
     free(piece);
     what = read_on(e, &record);
     said = look(e);
+    REQUIRE(!e->owes_beat, "it has not said that it agrees");
     REQUIRE(what == NOTHING || what == THE_END, "%d was not handed on", what);
     REQUIRE(going == !e->over, "%s", going ? "it goes on" : colo_session_error(e->session));
     if (e->ready && !e->over) {
