@@ -119,7 +119,8 @@ struct ColoComparator {
     ColoSpare large;
     ColoHeld alone;                 /* the secondary's datagrams, which are not among those */
     ColoCompareFlow *fronts;        /* flows whose first packet is compared in part, and may be cut */
-    int64_t suspect_at;             /* when the first suspect packet's grace ends, ns; INT64_MAX: none */
+    int64_t suspect_at;             /* when a suspect packet's grace may end next (suspects.c), ns; INT64_MAX: none */
+    int64_t heard_at[COLO_SIDES];   /* when its last packet came, ns */
     ColoOpening openings[COLO_OPENINGS];
     uint32_t openings_count;        /* in this epoch; the oldest make room */
     ColoFlowTable *flows;
@@ -176,8 +177,13 @@ ColoPacket *colo_compare_fragment(ColoComparator *c, ColoCompareFlow *f, ColoSid
 
 /* compare-datagram.c */
 void colo_compare_datagram(ColoComparator *c, ColoCompareFlow *f, ColoSide side, ColoPacket *p, int64_t now);
+
+/* suspects.c */
 /* How long (ns) what differs may turn out to be swapped or late. */
 #define COLO_GRACE (20 * 1000 * 1000LL)
+
+/* Asks for a checkpoint if a grace has ended, and finds out when the next one may. */
+void colo_compare_check_suspects(ColoComparator *c);
 
 /* openings.c */
 static inline bool colo_compare_has_spoken(const ColoCompareFlow *f, ColoSide side)
@@ -185,8 +191,23 @@ static inline bool colo_compare_has_spoken(const ColoCompareFlow *f, ColoSide si
     return f->spoke & 1 << side;
 }
 
+/* In a new epoch, what one side has opened before may be opened again by either. */
+void colo_compare_forget_lone_speaker(ColoCompareFlow *f);
+/* @p has come in @f at @now (ns): who has spoken in it long ago does not count any more. */
+void colo_compare_note_time(ColoCompareFlow *f, const ColoPacket *p, int64_t now);
 /* The side's @p has been dealt with in @f, in which the other one has not spoken: takes note if it opens that. */
 void colo_compare_opening(ColoComparator *c, ColoCompareFlow *f, ColoSide side, const ColoPacket *p);
+
+/* The side's @p has been dealt with in @f. */
+static inline void colo_compare_note_speaker(ColoComparator *c, ColoCompareFlow *f, ColoSide side, const ColoPacket *p)
+{
+    if (f->spoke & ~(1 << side)) {
+        f->spoke |= 1 << side;
+    } else {
+        colo_compare_opening(c, f, side, p);
+    }
+}
+
 /*
  * The primary alone has spoken in @f.  Returns since when (ns) the secondary has had a flow to the same place, from somewhere else, in
  * which it alone has spoken; INT64_MAX: there is none.

@@ -58,15 +58,7 @@
 /* From so many held packets on, each takes no more memory than it needs. */
 #define HELD_MANY 1024
 
-/* Held packets that open a flow and are looked at, the oldest, when a grace may have ended. */
-#define OPENERS_MAX 256
-
 #define SECOND (1000 * 1000 * 1000LL)
-
-/* Who has spoken in a flow (openings.c), and when, in units of 2^20 ns. */
-#define SPOKE_BOTH (1 << COLO_PRIMARY | 1 << COLO_SECONDARY)
-#define SPOKE_SHIFT 20
-#define SPOKE_LATELY (SECOND >> SPOKE_SHIFT)
 
 /* Longer than any keep-alive interval (RFC 9293, section 3.8.4: two hours). */
 #define IDLE_LIFETIME (3 * 3600 * SECOND)
@@ -476,7 +468,6 @@ static bool is_too_far_ahead(const ColoComparator *c, ColoSide side)
 /* The flow of @p, in this epoch. */
 static ColoCompareFlow *flow_of(ColoComparator *c, ColoSide side, const ColoPacket *p, int64_t now)
 {
-    uint32_t spoke_now = (uint32_t)(now >> SPOKE_SHIFT);
     ColoFlowKey key;
     ColoCompareFlow *f;
 
@@ -491,16 +482,12 @@ static ColoCompareFlow *flow_of(ColoComparator *c, ColoSide side, const ColoPack
     }
     if (f->epoch != c->epoch) {
         f->epoch = c->epoch;
-        f->spoke = f->spoke == SPOKE_BOTH ? f->spoke : 0;
+        colo_compare_forget_lone_speaker(f);
         if (p->class == COLO_CLASS_TCP) {
             colo_compare_tcp_rebase(f);
         }
     }
-    if ((int32_t)(spoke_now - f->spoke_at) > SPOKE_LATELY && !f->count[COLO_PRIMARY] && !f->count[COLO_SECONDARY] &&
-        (p->class != COLO_CLASS_TCP || p->tcp_flags & COLO_TCP_SYN)) {
-        f->spoke = 0;
-    }
-    f->spoke_at = spoke_now;
+    colo_compare_note_time(f, p, now);
     return f;
 }
 
@@ -514,21 +501,12 @@ static void keep(ColoComparator *c, ColoCompareFlow *f, ColoSide side, ColoPacke
     }
 }
 
-/* The side's @p has been dealt with. */
-static void note_spoken(ColoComparator *c, ColoCompareFlow *f, ColoSide side, const ColoPacket *p)
-{
-    if (f->spoke & ~(1 << side)) {
-        f->spoke |= 1 << side;
-    } else {
-        colo_compare_opening(c, f, side, p);
-    }
-}
-
 /* The borrowed @p finds its flow and is dealt with there. */
 static void take(ColoComparator *c, ColoSide side, ColoPacket *p, int64_t now)
 {
     ColoCompareFlow *f = flow_of(c, side, p, now);
 
+    c->heard_at[side] = c->now;
     p->flow = &f->flow;
     if (p->class == COLO_CLASS_LOCAL) {
         pass(c, side, p);
@@ -545,12 +523,16 @@ static void take(ColoComparator *c, ColoSide side, ColoPacket *p, int64_t now)
             colo_packet_free(whole);
             return;
         }
-    } else if (p->class == COLO_CLASS_TCP) {
-        colo_compare_tcp(c, f, side, p);
-        note_spoken(c, f, side, p);
     } else {
-        colo_compare_datagram(c, f, side, p, now);
-        note_spoken(c, f, side, p);
+        if (p->class == COLO_CLASS_TCP) {
+            colo_compare_tcp(c, f, side, p);
+        } else {
+            colo_compare_datagram(c, f, side, p, now);
+        }
+        colo_compare_note_speaker(c, f, side, p);
+        if (c->held[COLO_PRIMARY].oldest && c->held[COLO_SECONDARY].oldest) {
+            c->suspect_at = MIN(c->suspect_at, c->now + COLO_GRACE);
+        }
     }
 
     if (is_too_far_ahead(c, COLO_PRIMARY) && (c->config.primary_goes_on || is_too_far_ahead(c, COLO_SECONDARY))) {
@@ -683,48 +665,6 @@ int64_t colo_comparator_deadline(const ColoComparator *c)
     return MIN(deadline, c->ask_at);
 }
 
-static bool is_opener(const ColoPacket *p)
-{
-    return p->opens && !colo_compare_has_spoken((const ColoCompareFlow *)p->flow, COLO_SECONDARY);
-}
-
-/* When the grace of the primary's held @p ends, ns; INT64_MAX: nothing speaks against it now. */
-static int64_t grace_ends(ColoComparator *c, ColoPacket *p)
-{
-    const ColoCompareFlow *f = (const ColoCompareFlow *)p->flow;
-
-    if (is_opener(p)) {
-        int64_t elsewhere = colo_compare_opened_elsewhere(c, f);
-
-        return elsewhere == INT64_MAX ? INT64_MAX : MAX(p->arrival, elsewhere) + COLO_GRACE;
-    }
-    p->suspected = p->suspected && f->secondary.head;       /* else what the other side sent has found its like */
-    return p->suspected ? p->suspect + COLO_GRACE : INT64_MAX;
-}
-
-/* The packets whose grace has ended without their like; finds the next one whose grace will. */
-static void check_suspects(ColoComparator *c, int64_t now)
-{
-    int openers = 0;
-
-    c->suspect_at = INT64_MAX;
-    for (ColoPacket *p = c->held[COLO_PRIMARY].oldest; p; p = p->newer) {
-        int64_t ends;
-
-        if (is_opener(p) && ++openers > OPENERS_MAX) {
-            c->suspect_at = MIN(c->suspect_at, now + COLO_GRACE);
-            continue;
-        }
-        ends = grace_ends(c, p);
-        if (ends <= now) {
-            colo_compare_diverged(c, p->class == COLO_CLASS_TCP ? COLO_REASON_FLAGS : COLO_REASON_PAYLOAD,
-                                  (ColoCompareFlow *)p->flow);
-            return;
-        }
-        c->suspect_at = MIN(c->suspect_at, ends);
-    }
-}
-
 void colo_comparator_tick(ColoComparator *c, int64_t now)
 {
     ColoPacket *p = c->held[COLO_PRIMARY].oldest;
@@ -737,7 +677,7 @@ void colo_comparator_tick(ColoComparator *c, int64_t now)
         colo_compare_diverged(c, c->secondary_away ? COLO_REASON_PEER_LOST : ack ? COLO_REASON_ACK : COLO_REASON_TIMEOUT, f);
     }
     if (c->suspect_at <= now) {
-        check_suspects(c, now);
+        colo_compare_check_suspects(c);
     }
     if (c->ask_at != INT64_MAX && c->ask_at <= now) {
         ask(c);

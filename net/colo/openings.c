@@ -23,6 +23,28 @@
 /* Datagrams from ports below that are a service's (RFC 6335, section 6). */
 #define TAKEN_FROM 1024
 
+#define SPOKE_BOTH (1 << COLO_PRIMARY | 1 << COLO_SECONDARY)
+
+/* In units of 2^20 ns, about a millisecond: a second. */
+#define SPOKE_SHIFT 20
+#define SPOKE_LATELY (1000000000 >> SPOKE_SHIFT)
+
+void colo_compare_forget_lone_speaker(ColoCompareFlow *f)
+{
+    f->spoke = f->spoke == SPOKE_BOTH ? f->spoke : 0;
+}
+
+void colo_compare_note_time(ColoCompareFlow *f, const ColoPacket *p, int64_t now)
+{
+    uint32_t spoke_now = (uint32_t)(now >> SPOKE_SHIFT);
+
+    if ((int32_t)(spoke_now - f->spoke_at) > SPOKE_LATELY && !f->count[COLO_PRIMARY] && !f->count[COLO_SECONDARY] &&
+        (p->class != COLO_CLASS_TCP || p->tcp_flags & COLO_TCP_SYN)) {
+        f->spoke = 0;
+    }
+    f->spoke_at = spoke_now;
+}
+
 /* A connection begins with a SYN of its own; what else has ports may begin with anything. */
 static bool may_open(const ColoFlowKey *key, const ColoPacket *p)
 {

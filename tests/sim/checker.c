@@ -488,39 +488,57 @@ static bool are_alike(const Waiting *a, const Waiting *b)
            !memcmp(a->parcel.data + a->r.options, b->parcel.data + b->r.options, a->r.options_len);
 }
 
+/* True if what has left of @taken from its unit @from on may as well have been others', to which it is made over then. */
+static bool make_over(Checker *k, GQueue *queue, const Waiting *taken, uint32_t from)
+{
+    if (from == taken->done) {
+        return true;
+    }
+    for (GList *link = queue->head; link; link = link->next) {
+        Waiting *w = link->data;
+        uint32_t left = w->parcel.meta.units - w->done;
+        uint32_t units = MIN(left, taken->done - from);
+
+        if (w == taken || !units || w->r.tcp.seq + w->done != taken->r.tcp.seq + from || !are_alike(w, taken) ||
+            taken->told > w->r.tcp.window || (units == left && w->r.tcp.flags & FIN)) {
+            continue;
+        }
+        w->done += units;
+        if (make_over(k, queue, taken, from + units)) {
+            w->told = MAX(w->told, taken->told);
+            if (units == left) {
+                g_queue_delete_link(queue, link);
+                waiting_free(w);
+                k->held--;
+            }
+            return true;
+        }
+        w->done -= units;
+    }
+    return false;
+}
+
 /*
  * A piece may fit several frames that wait, and has been taken for one of the first.  If @out shows that it was
- * another's, it is made over to that.
+ * another's, or several others', it is made over to those.
  */
 static bool take_for_another(Checker *k, GQueue *queue, const Reading *out, const uint8_t *frame, uint32_t vnet_len)
 {
     for (GList *link = queue->head; link; link = link->next) {
         Waiting *taken = link->data;
         uint32_t from = out->tcp.seq - taken->r.tcp.seq;
+        uint32_t done = taken->done;
+        bool fits;
 
-        for (GList *other = queue->head; other && from < taken->done; other = other->next) {
-            Waiting *w = other->data;
-            uint32_t done = taken->done;
-            uint32_t units = done - from;
-            uint32_t left = w->parcel.meta.units - w->done;
-
-            if (w != taken && w->r.tcp.seq + w->done == out->tcp.seq && are_alike(w, taken) &&
-                taken->told <= w->r.tcp.window &&
-                (units < left || (units == left && !(w->r.tcp.flags & FIN)))) {
-                taken->done = from;
-                if (difference(taken, out, frame, vnet_len)) {
-                    taken->done = done;
-                    continue;
-                }
-                w->done += units;
-                w->told = MAX(w->told, taken->told);
-                if (units == left) {
-                    g_queue_delete_link(queue, other);
-                    waiting_free(w);
-                    k->held--;
-                }
-                return true;
-            }
+        if (from >= done) {
+            continue;
+        }
+        taken->done = from;
+        fits = !difference(taken, out, frame, vnet_len);
+        taken->done = done;
+        if (fits && make_over(k, queue, taken, from)) {
+            taken->done = from;
+            return true;
         }
     }
     return false;
