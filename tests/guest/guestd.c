@@ -21,13 +21,15 @@
  *                              connection of its own to that port of who asks
  *   GET /ask/PORT              the word of welcome, once a datagram from there has
  *                              said what one from here, from any port, has asked
+ *   GET /lock, GET /unlock     the word of welcome, once no other connection has
+ *                              the lock that this one has then; it is given back
  * UDP port 7: echo.
  *
  * Two copies of the guest must give the same answers whenever they are asked:
  * no dates, no counters, nothing random.  The exceptions are there to make the
- * copies diverge: /clock each time, /random and /date now and then (a
- * checkpoint makes the kernels' random numbers the same, until they are seeded
- * anew).
+ * copies diverge: /clock each time, who gets the lock often, /random and /date
+ * now and then (a checkpoint makes the kernels' random numbers the same, until
+ * they are seeded anew).
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -41,6 +43,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -262,6 +265,7 @@ static uint64_t fnv1a(const char *buf, size_t size)
 /* HTTP. */
 typedef struct Connection {
     int fd;
+    int lock;                   /* /lock, opened by itself; 0: not yet */
     size_t fill;                /* bytes in buf */
     char buf[REQUEST_MAX + 1];
 } Connection;
@@ -511,6 +515,27 @@ static bool ask(Connection *conn, unsigned port)
                     : answer_text(conn, "504 Gateway Timeout", "no answer\n");
 }
 
+/* Who looks first gets it: each looks after some milliseconds, by a clock that is another in each copy. */
+static bool lock(Connection *conn)
+{
+    struct timespec now;
+
+    if (!conn->lock) {
+        conn->lock = open("/lock", O_RDWR | O_CREAT, 0600);
+    }
+    do {
+        clock_gettime(CLOCK_REALTIME, &now);
+        usleep(now.tv_nsec / 64 % 8 * 1000);
+    } while (flock(conn->lock, LOCK_EX | LOCK_NB) < 0);
+    return answer_text(conn, "200 OK", "ready\n");
+}
+
+static bool unlock(Connection *conn)
+{
+    flock(conn->lock, LOCK_UN);
+    return answer_text(conn, "200 OK", "ready\n");
+}
+
 static uint64_t content_length(const char *header)
 {
     const char *line;
@@ -560,6 +585,10 @@ static void serve_connection(int fd)
             alive = relay(&conn, port, size);
         } else if (sscanf(path, "/ask/%u", &port) == 1) {
             alive = ask(&conn, port);
+        } else if (strcmp(path, "/lock") == 0) {
+            alive = lock(&conn);
+        } else if (strcmp(path, "/unlock") == 0) {
+            alive = unlock(&conn);
         } else if (strcmp(path, "/date") == 0) {
             alive = answer_date(&conn);
         } else if (strcmp(path, "/clock") == 0) {
