@@ -46,12 +46,12 @@ static int64_t grace_ends(ColoComparator *c, ColoPacket *p)
     return p->suspected ? p->suspect + COLO_GRACE : INT64_MAX;
 }
 
-/* True if the primary's held @p waits for the secondary to say the same, not just to acknowledge something. */
+/* True if the primary's held @p waits for the secondary to say (or reset) the same, not just to acknowledge something. */
 static bool waits_for_like(const ColoPacket *p)
 {
     const ColoCompareFlow *f = (const ColoCompareFlow *)p->flow;
 
-    return p->class == COLO_CLASS_TCP ? f->tcp.frontier == p : !p->matched;
+    return p->class == COLO_CLASS_TCP ? f->tcp.frontier == p || p->tcp_flags & COLO_TCP_RST : !p->matched;
 }
 
 /* When the grace of @p, which waits for its like, ends because the secondary is ahead elsewhere. */
@@ -87,9 +87,8 @@ void colo_compare_check_suspects(ColoComparator *c)
             crossed_known = true;
         }
         if (ends <= c->now) {
-            bool is_opening = p->class == COLO_CLASS_TCP && is_opener(p);
-
-            colo_compare_diverged(c, is_opening ? COLO_REASON_FLAGS : COLO_REASON_PAYLOAD, (ColoCompareFlow *)p->flow);
+            colo_compare_diverged(c, p->tcp_flags & (COLO_TCP_SYN | COLO_TCP_RST) ? COLO_REASON_FLAGS : COLO_REASON_PAYLOAD,
+                                  (ColoCompareFlow *)p->flow);
             return;
         }
         c->suspect_at = MIN(c->suspect_at, ends);

@@ -19,7 +19,7 @@
  *  - windows: what so leaves does not allow the client to send more than either has had room for, however small the
  *    unit in which the client counts them;
  *  - time: a deadline no later than what is held longest allows, kept; one question an epoch, for a reason that is
- *    true; none at all where the sides have said the same;
+ *    true; none at all where the sides have said the same, unless the secondary is ahead elsewhere and both have come to rest;
  *  - load: a side waits if, and only if, a queue of its is full or the secondary is early;
  *  - progress: if the secondary says in the end what the primary has said, nothing stays held.
  *
@@ -38,6 +38,8 @@
 #define CLOSED_LIFETIME (240 * SECOND)
 
 #define LEAST_TIMEOUT (100 * MS)
+#define GRACE (20 * MS)
+#define BUSY_PART 10        /* of the timeout */
 #define FLOWS 6
 #define WINDOW 96           /* positions of a flow that are used */
 #define CONTENTS 8          /* different datagrams */
@@ -138,6 +140,7 @@ static struct {
     bool away;              /* the secondary's connection has ended */
     int64_t now;
     int64_t settled;        /* when this epoch began */
+    int64_t heard[COLO_SIDES];          /* when the side has last said something that is compared */
     bool left_uncounted;    /* in it, datagrams of the primary have left with its first mark */
     int64_t timeout;
     uint32_t queue_size;
@@ -615,6 +618,42 @@ static bool is_full(void)
     return false;
 }
 
+static bool has_left(const Flow *f, uint32_t pos)
+{
+    const Record *r = &records[f->first[pos] ? f->first[pos] - 1 : 0];
+
+    return f->first[pos] && (r->gone || pos - r->said.pos < r->left);
+}
+
+/* True if the secondary has said something that the primary has not been let say. */
+static bool is_secondary_ahead(void)
+{
+    for (int flow = 0; flow < FLOWS; flow++) {
+        for (uint32_t pos = 0; pos < WINDOW; pos++) {
+            if (m.flows[flow].now.units[pos] && !has_left(&m.flows[flow], pos)) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* True if the stream @flow waits, and the secondary goes on with something else or both sides with nothing. */
+static bool is_crossed(int flow)
+{
+    bool at_rest = m.now - MAX(m.heard[COLO_PRIMARY], m.heard[COLO_SECONDARY]) >= GRACE;
+
+    for (uint32_t i = m.oldest; i < m.records_count; i++) {
+        const Record *r = &records[i];
+        bool busy = m.heard[COLO_SECONDARY] - r->arrival >= m.timeout / BUSY_PART;
+
+        if (!r->gone && r->said.sort == STREAM && r->said.flow == flow && (at_rest || busy)) {
+            return is_secondary_ahead();
+        }
+    }
+    return false;
+}
+
 static void on_diverged(ColoReason reason, const ColoFlowKey *key, void *opaque)
 {
     (void)opaque;
@@ -638,7 +677,7 @@ static void on_diverged(ColoReason reason, const ColoFlowKey *key, void *opaque)
             flow++;
             REQUIRE(flow < FLOWS, "port %u", key->guest_port);
         }
-        REQUIRE(m.flows[flow].dirty || m.flows[flow].gap, "%s on flow %d, where both have said the same",
+        REQUIRE(m.flows[flow].dirty || m.flows[flow].gap || is_crossed(flow), "%s on flow %d, where both have said the same",
                 colo_reason_name(reason), flow);
     }
 }
@@ -798,6 +837,7 @@ static void primary_says(const Saying *what)
     f->open[s->sort]++;
     if (m.comparing) {
         note_course(f, s, COLO_PRIMARY, m.records_count);
+        m.heard[COLO_PRIMARY] = s->sort == LOCAL ? m.heard[COLO_PRIMARY] : m.now;
     }
     m.records_count++;
     m.pieces |= s->sort == PIECE;
@@ -831,8 +871,11 @@ static void secondary_says(const Saying *what)
         if (is_early()) {
             m.early++;
             note(&f->next, s, COLO_SECONDARY);
-        } else if (epoch_of(COLO_SECONDARY) == m.epoch) {
-            note(&f->now, s, COLO_SECONDARY);
+        } else {
+            m.heard[COLO_SECONDARY] = m.now;
+            if (epoch_of(COLO_SECONDARY) == m.epoch) {
+                note(&f->now, s, COLO_SECONDARY);
+            }
         }
     }
     tell(COLO_SECONDARY, s);

@@ -170,6 +170,21 @@ START_TEST(late)
 }
 END_TEST
 
+/* The primary resets what the secondary serves: its daemon is being started anew, the secondary's is again already. */
+START_TEST(reset_by_one)
+{
+    Rig *rig = rig_new();
+
+    rig_give(rig, COLO_PRIMARY, frame_tcp(&(Shape) { .guest_port = OURS }, 1000, 7, RST | ACK, NULL, 0, NULL, 0));
+    rig_wait(rig, 5 * GRACE);
+    rig_expect_asked(rig, 0, 0);
+    say(rig, COLO_SECONDARY, OURS, 1000, "hello");
+    rig_wait(rig, GRACE);
+    rig_expect_asked(rig, 1, COLO_REASON_FLAGS);
+    rig_free(rig);
+}
+END_TEST
+
 /* The secondary's timer acknowledges when it likes. */
 START_TEST(only_to_be_acknowledged)
 {
@@ -229,6 +244,7 @@ int main(void)
     tcase_add_test(tc, busy);
     tcase_add_test(tc, frozen);
     tcase_add_test(tc, late);
+    tcase_add_test(tc, reset_by_one);
     tcase_add_test(tc, only_to_be_acknowledged);
     tcase_add_test(tc, chatter);
     tcase_add_test(tc, settled);
