@@ -978,6 +978,36 @@ static void test_secondary_wrong_primary(void)
     colo_test_end(t);
 }
 
+/* A primary that has another secondary turns it away each time; it says so once for each reason, and has lost nobody. */
+static void test_secondary_turned_away(void)
+{
+    static const char *const reasons[] = { "not you", "not you", "not you", "not today", "not today" };
+    ColoTest *t = colo_test_start("", "%s", "");
+    g_autofree char *path = path_of(t, "node");
+    int listener = qtest_socket_server(path);
+    ColoPeer *p;
+
+    add(t, "secondary", NEVER, 2 * NEVER);
+    expect_message(t, "the other end says: not you");
+    expect_message(t, "the other end says: not today");
+    for (int i = 0; i < ARRAY_SIZE(reasons); i++) {
+        p = colo_test_accept(t, listener);
+        expect_hello(p, true);
+        send_hello(p, false, UINT64_MAX);
+        send_record(p, GOODBYE, reasons[i], strlen(reasons[i]));
+        expect_no_epoch(p);
+        expect_closed(p, NULL);
+        wait_connected(t, false);
+        assert_no_event(t);
+    }
+    p = accept_peer(t, listener);
+    send_packets(p, 0, 10, 100);
+    expect_numbers(t->guest, 0, 10, 100);
+    dismiss_peer(t, p);
+    close(listener);
+    colo_test_end(t);
+}
+
 static bool is_closed(void *opaque)
 {
     ColoPeer *p = opaque;
@@ -1548,6 +1578,7 @@ int main(int argc, char **argv)
     qtest_add_func("/colo/proxy/secondary/waits-for-primary", test_secondary_waits_for_primary);
     qtest_add_func("/colo/proxy/secondary/splits", test_secondary_splits);
     qtest_add_func("/colo/proxy/secondary/wrong-primary", test_secondary_wrong_primary);
+    qtest_add_func("/colo/proxy/secondary/turned-away", test_secondary_turned_away);
     qtest_add_func("/colo/proxy/secondary/stopped-guest", test_secondary_stopped_guest);
     qtest_add_func("/colo/proxy/heartbeats", test_heartbeats);
     qtest_add_func("/colo/proxy/tls/passes", test_tls);
