@@ -120,7 +120,10 @@ struct ColoComparator {
     ColoHeld alone;                 /* the secondary's datagrams, which are not among those */
     ColoCompareFlow *fronts;        /* flows whose first packet is compared in part, and may be cut */
     int64_t suspect_at;             /* when a suspect packet's grace may end next (suspects.c), ns; INT64_MAX: none */
+    int64_t crossed_at;             /* when to look whether the sides wait for each other in different flows, likewise */
     int64_t heard_at[COLO_SIDES];   /* when its last packet came, ns */
+    int64_t longest_wait;           /* for the like of something, of late, ns; and when that was: */
+    int64_t longest_wait_at;
     ColoOpening openings[COLO_OPENINGS];
     uint32_t openings_count;        /* in this epoch; the oldest make room */
     ColoFlowTable *flows;
@@ -162,7 +165,7 @@ void colo_compare_tcp(ColoComparator *c, ColoCompareFlow *f, ColoSide side, Colo
 /* A new epoch: what the primary has sent so far is what both sides start from. */
 void colo_compare_tcp_rebase(ColoCompareFlow *f);
 /* More of what the primary sent before the epoch has left; the secondary may be in the new epoch already. */
-void colo_compare_tcp_extend_base(ColoCompareFlow *f);
+void colo_compare_tcp_extend_base(ColoComparator *c, ColoCompareFlow *f);
 /* The primary's @p has left. */
 void colo_compare_tcp_released(ColoComparator *c, ColoCompareFlow *f, const ColoPacket *p);
 /* True if @p waits for nothing but the secondary's acknowledgement, or for it to have room. */
@@ -184,6 +187,20 @@ void colo_compare_datagram(ColoComparator *c, ColoCompareFlow *f, ColoSide side,
 
 /* Asks for a checkpoint if a grace has ended, and finds out when the next one may. */
 void colo_compare_check_suspects(ColoComparator *c);
+/* The same if the sides wait for each other in different flows. */
+void colo_compare_check_crossed(ColoComparator *c);
+/* Something of the primary's has been held for so long (ns) until its like came. */
+void colo_compare_note_wait(ColoComparator *c, int64_t waited);
+/* Nothing is known of that yet. */
+void colo_compare_forget_waits(ColoComparator *c);
+
+/* The like of the primary's held @p has come.  Short waits make no difference. */
+static inline void colo_compare_found(ColoComparator *c, const ColoPacket *p)
+{
+    if (c->now - p->arrival > COLO_GRACE / 2) {
+        colo_compare_note_wait(c, c->now - p->arrival);
+    }
+}
 
 /* openings.c */
 static inline bool colo_compare_has_spoken(const ColoCompareFlow *f, ColoSide side)

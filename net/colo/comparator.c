@@ -249,7 +249,7 @@ static void release_held(ColoComparator *c, bool same_epoch)
         colo_compare_release(c, f, p);
         colo_compare_drop(c, f, COLO_PRIMARY, p);
         if (goes_on) {
-            colo_compare_tcp_extend_base(f);
+            colo_compare_tcp_extend_base(c, f);
         }
     }
 }
@@ -272,6 +272,7 @@ static void settle(ColoComparator *c)
         c->fronts = c->fronts->next_front;
     }
     c->suspect_at = INT64_MAX;
+    c->crossed_at = INT64_MAX;
     c->openings_count = 0;
     c->ask_at = INT64_MAX;
     c->asked = false;
@@ -311,6 +312,7 @@ ColoComparator *colo_comparator_new(const ColoComparatorConfig *config, const Co
     c->ops = ops;
     c->opaque = opaque;
     c->suspect_at = INT64_MAX;
+    c->crossed_at = INT64_MAX;
     c->ask_at = INT64_MAX;
     c->flows = colo_flow_table_new(sizeof(ColoCompareFlow), config->secret, IDLE_LIFETIME, CLOSED_LIFETIME,
                                    flow_may_go, NULL, NULL);
@@ -340,6 +342,7 @@ void colo_comparator_set_comparing(ColoComparator *c, bool comparing, int64_t no
     settle(c);
     colo_flow_table_clear(c->flows);
     drop_early(c);
+    colo_compare_forget_waits(c);
     /* The guests resume now, or have just done so: a mark that has come is the first. */
     memset(c->epochs_behind, 0, sizeof(c->epochs_behind));
     if (!comparing) {
@@ -451,7 +454,7 @@ static void old_epoch_packet(ColoComparator *c, ColoCompareFlow *f, ColoSide sid
     }
     colo_compare_release(c, f, p);
     if (p->class == COLO_CLASS_TCP) {
-        colo_compare_tcp_extend_base(f);
+        colo_compare_tcp_extend_base(c, f);
     }
 }
 
@@ -530,11 +533,11 @@ static void take(ColoComparator *c, ColoSide side, ColoPacket *p, int64_t now)
             colo_compare_datagram(c, f, side, p, now);
         }
         colo_compare_note_speaker(c, f, side, p);
-        if (c->held[COLO_PRIMARY].oldest && c->held[COLO_SECONDARY].oldest) {
-            c->suspect_at = MIN(c->suspect_at, c->now + COLO_GRACE);
-        }
     }
 
+    if (c->held[COLO_PRIMARY].oldest && c->held[COLO_SECONDARY].oldest) {
+        c->crossed_at = MIN(c->crossed_at, c->now + COLO_GRACE);
+    }
     if (is_too_far_ahead(c, COLO_PRIMARY) && (c->config.primary_goes_on || is_too_far_ahead(c, COLO_SECONDARY))) {
         colo_compare_diverged(c, COLO_REASON_QUEUE_FULL, f);
     }
@@ -660,7 +663,7 @@ int64_t colo_comparator_deadline(const ColoComparator *c)
     int64_t deadline = alone ? alone->arrival + c->config.timeout : INT64_MAX;
 
     if (oldest && !c->asked) {
-        deadline = MIN(deadline, MIN(oldest->arrival + patience(c), c->suspect_at));
+        deadline = MIN(deadline, MIN(oldest->arrival + patience(c), MIN(c->suspect_at, c->crossed_at)));
     }
     return MIN(deadline, c->ask_at);
 }
@@ -678,6 +681,9 @@ void colo_comparator_tick(ColoComparator *c, int64_t now)
     }
     if (c->suspect_at <= now) {
         colo_compare_check_suspects(c);
+    }
+    if (c->crossed_at <= now) {
+        colo_compare_check_crossed(c);
     }
     if (c->ask_at != INT64_MAX && c->ask_at <= now) {
         ask(c);

@@ -424,6 +424,9 @@ static void advance_queue(ColoComparator *c, ColoCompareFlow *f)
         colo_queue_remove(&f->primary, p);
         release_granted(c, f, p);
         if (p->held) {
+            if (!has_no_units(p)) {
+                colo_compare_found(c, p);
+            }
             colo_compare_drop(c, f, COLO_PRIMARY, p);
         }
     }
@@ -667,12 +670,13 @@ void colo_compare_tcp_rebase(ColoCompareFlow *f)
     t->secondary_rsts = 0;
 }
 
-void colo_compare_tcp_extend_base(ColoCompareFlow *f)
+void colo_compare_tcp_extend_base(ColoComparator *c, ColoCompareFlow *f)
 {
     ColoTcp *t = &f->tcp;
 
     if (t->primary_end_set) {
         set_next(t, t->next_set ? colo_seq_max(t->next, t->primary_end) : t->primary_end);
+        forget_compared(c, f);
     }
     if (t->primary_grant_set) {
         add_grant(&t->secondary_grant, t->secondary_grant_set, t->primary_grant);

@@ -10,13 +10,17 @@
  *
  * - a datagram, if the secondary has sent another one in the same flow (compare-datagram.c),
  * - what opens a flow, if the secondary has opened one to the same place from somewhere else (openings.c),
- * - anything, if the secondary is ahead in another flow.  Two copies that take the same locks in another order come to that: one waits
- *   for a client to go on whom only the other has answered.  But so do copies that merely work off the same requests in
- *   another order.  What tells them apart is that nothing moves any more.  The grace begins anew with each packet of either
- *   side; where other clients keep them busy, it lasts for a part of compare_timeout instead, provided that the secondary
- *   goes on sending: one that stands still has not decided otherwise.
+ * - anything, if the secondary is ahead in another flow: the two are crossed.  Copies that take the same locks in another order come to
+ *   that: each waits for a client to go on whom only the other has answered.
  *
- * Only streams tell that the secondary is ahead.  A datagram that only it has sent may be one that nobody will miss.
+ * But so do copies that merely work off the same requests in another order, or whose windows let them send in another order.  What
+ * tells them apart is that nothing moves any more.  For how long, depends on what the guests do: twice as long as anything has lately
+ * had to wait for its like, and at least the grace.  That begins anew with each packet of either side; where other clients keep
+ * them busy, a part of compare_timeout is enough, provided that the secondary goes on sending: one that stands still has not
+ * decided otherwise.
+ *
+ * Only streams tell that the secondary is ahead.  A datagram that only it has sent may be one that nobody will miss, and so may a segment
+ * that has lain there for compare_timeout: the connection may be over, which is not always seen here.
  */
 
 #include "comparator-internal.h"
@@ -24,15 +28,21 @@
 /* Of compare_timeout, where the guests are busy. */
 #define BUSY_PART 10
 
+/* A wait counts for the less the longer ago it was, ns; and what is reckoned with at first. */
+#define WAIT_REMEMBERED (30 * 1000 * 1000 * 1000LL)
+#define WAIT_AT_FIRST (100 * 1000 * 1000LL)
+
 /* Held packets that open a flow and are looked at, the oldest, when a grace may have ended. */
 #define OPENERS_MAX 256
+
+/* Suspects */
 
 static bool is_opener(const ColoPacket *p)
 {
     return p->opens && !colo_compare_has_spoken((const ColoCompareFlow *)p->flow, COLO_SECONDARY);
 }
 
-/* When the grace of the primary's held @p ends, by what has come in its own flow or in one like it; INT64_MAX: it has none. */
+/* When the grace of the primary's held @p ends; INT64_MAX: nothing speaks against it now. */
 static int64_t grace_ends(ColoComparator *c, ColoPacket *p)
 {
     const ColoCompareFlow *f = (const ColoCompareFlow *)p->flow;
@@ -46,31 +56,8 @@ static int64_t grace_ends(ColoComparator *c, ColoPacket *p)
     return p->suspected ? p->suspect + COLO_GRACE : INT64_MAX;
 }
 
-/* True if the primary's held @p waits for the secondary to say (or reset) the same, not just to acknowledge something. */
-static bool waits_for_like(const ColoPacket *p)
-{
-    const ColoCompareFlow *f = (const ColoCompareFlow *)p->flow;
-
-    return p->class == COLO_CLASS_TCP ? f->tcp.frontier == p || p->tcp_flags & COLO_TCP_RST : !p->matched;
-}
-
-/* When the grace of @p, which waits for its like, ends because the secondary is ahead elsewhere. */
-static int64_t grace_of_crossed(const ColoComparator *c, const ColoPacket *p)
-{
-    const ColoPacket *ahead = c->held[COLO_SECONDARY].oldest;
-    int64_t at_rest = MAX(c->heard_at[COLO_PRIMARY], c->heard_at[COLO_SECONDARY]) + COLO_GRACE;
-    int64_t busy;
-
-    if (!ahead) {
-        return INT64_MAX;
-    }
-    busy = MAX(p->arrival, ahead->arrival) + c->config.timeout / BUSY_PART;
-    return c->heard_at[COLO_SECONDARY] >= busy ? MIN(at_rest, busy) : at_rest;
-}
-
 void colo_compare_check_suspects(ColoComparator *c)
 {
-    bool crossed_known = false;
     int openers = 0;
 
     c->suspect_at = INT64_MAX;
@@ -82,15 +69,84 @@ void colo_compare_check_suspects(ColoComparator *c)
             continue;
         }
         ends = grace_ends(c, p);
-        if (!crossed_known && waits_for_like(p)) {
-            ends = MIN(ends, grace_of_crossed(c, p));       /* the oldest's ends first */
-            crossed_known = true;
-        }
         if (ends <= c->now) {
-            colo_compare_diverged(c, p->tcp_flags & (COLO_TCP_SYN | COLO_TCP_RST) ? COLO_REASON_FLAGS : COLO_REASON_PAYLOAD,
+            colo_compare_diverged(c, p->class == COLO_CLASS_TCP ? COLO_REASON_FLAGS : COLO_REASON_PAYLOAD,
                                   (ColoCompareFlow *)p->flow);
             return;
         }
         c->suspect_at = MIN(c->suspect_at, ends);
+    }
+}
+
+/* Crossed waits */
+
+/* The longest wait of late, ns. */
+static int64_t usual_wait(const ColoComparator *c)
+{
+    int64_t left = WAIT_REMEMBERED - (c->now - c->longest_wait_at);
+
+    return left > 0 ? c->longest_wait / 1000 * (left / (WAIT_REMEMBERED / 1000)) : 0;
+}
+
+void colo_compare_note_wait(ColoComparator *c, int64_t waited)
+{
+    if (waited >= usual_wait(c)) {
+        c->longest_wait = waited;
+        c->longest_wait_at = c->now;
+    }
+}
+
+void colo_compare_forget_waits(ColoComparator *c)
+{
+    c->longest_wait = WAIT_AT_FIRST;
+    c->longest_wait_at = c->now;
+}
+
+/* The oldest packet of the primary's that waits for the secondary to say (or reset) the same, not just to acknowledge something. */
+static ColoPacket *find_waiting(const ColoComparator *c)
+{
+    for (ColoPacket *p = c->held[COLO_PRIMARY].oldest; p; p = p->newer) {
+        const ColoCompareFlow *f = (const ColoCompareFlow *)p->flow;
+
+        if (p->class == COLO_CLASS_TCP ? f->tcp.frontier == p || p->tcp_flags & COLO_TCP_RST : !p->matched) {
+            return p;
+        }
+    }
+    return NULL;
+}
+
+/* The oldest segment by which the secondary is ahead of the waiting @p: in another flow, or in one that @p resets. */
+static const ColoPacket *find_ahead(const ColoComparator *c, const ColoPacket *p)
+{
+    for (const ColoPacket *s = c->held[COLO_SECONDARY].oldest; s; s = s->newer) {
+        if (s->arrival + c->config.timeout > c->now && (s->flow != p->flow || p->tcp_flags & COLO_TCP_RST)) {
+            return s;
+        }
+    }
+    return NULL;
+}
+
+void colo_compare_check_crossed(ColoComparator *c)
+{
+    ColoPacket *p = find_waiting(c);
+    const ColoPacket *ahead = p ? find_ahead(c, p) : NULL;
+    int64_t wait = 2 * usual_wait(c);
+    int64_t at_rest = MAX(c->heard_at[COLO_PRIMARY], c->heard_at[COLO_SECONDARY]) + MAX(COLO_GRACE, wait);
+    int64_t busy;
+
+    c->crossed_at = INT64_MAX;
+    if (!ahead) {
+        return;
+    }
+    if (!colo_comparator_may_read(c, COLO_PRIMARY) || !colo_comparator_may_read(c, COLO_SECONDARY)) {
+        c->crossed_at = c->now + COLO_GRACE;        /* whoever is not read seems to be at rest */
+        return;
+    }
+    busy = MAX(p->arrival, ahead->arrival) + c->config.timeout / BUSY_PART + wait;
+    if (at_rest <= c->now || c->heard_at[COLO_SECONDARY] >= busy) {
+        colo_compare_diverged(c, p->tcp_flags & (COLO_TCP_SYN | COLO_TCP_FIN | COLO_TCP_RST) ? COLO_REASON_FLAGS : COLO_REASON_PAYLOAD,
+                              (ColoCompareFlow *)p->flow);
+    } else {
+        c->crossed_at = at_rest;
     }
 }

@@ -630,7 +630,8 @@ static bool is_secondary_ahead(void)
 {
     for (int flow = 0; flow < FLOWS; flow++) {
         for (uint32_t pos = 0; pos < WINDOW; pos++) {
-            if (m.flows[flow].now.units[pos] && !has_left(&m.flows[flow], pos)) {
+            /* Behind a gap it may say again what is of another connection. */
+            if (m.flows[flow].now.units[pos] && (m.flows[flow].gap || !has_left(&m.flows[flow], pos))) {
                 return true;
             }
         }

@@ -8,6 +8,8 @@
 
 #define GRACE (20 * MS)
 #define BUSY (RIG_TIMEOUT / 10)
+#define REMEMBERED (30000 * MS)
+#define AT_FIRST (198 * MS)     /* it is forgotten little by little */
 
 enum { OURS = 81, THEIRS, OTHERS };     /* ports: the primary is ahead, the secondary is, neither */
 
@@ -18,10 +20,19 @@ static void say(Rig *rig, ColoSide side, uint16_t port, uint32_t seq, const char
     rig_give(rig, side, frame_tcp(&s, seq, 7, ACK | (*text ? PSH : 0), NULL, 0, text, (uint32_t)strlen(text)));
 }
 
+/* Nothing has had to wait for long. */
+static Rig *prompt(void)
+{
+    Rig *rig = rig_new();
+
+    rig_wait(rig, REMEMBERED);
+    return rig;
+}
+
 /* Each side answers one of two clients. */
 static Rig *crossed(void)
 {
-    Rig *rig = rig_new();
+    Rig *rig = prompt();
 
     say(rig, COLO_PRIMARY, OURS, 1000, "first");
     rig_wait(rig, 5 * MS);
@@ -65,7 +76,7 @@ END_TEST
 /* Whichever of them is ahead first. */
 START_TEST(secondary_first)
 {
-    Rig *rig = rig_new();
+    Rig *rig = prompt();
 
     say(rig, COLO_SECONDARY, THEIRS, 2000, "first");
     rig_wait(rig, 1000 * MS);
@@ -80,7 +91,7 @@ END_TEST
 
 START_TEST(datagram)
 {
-    Rig *rig = rig_new();
+    Rig *rig = prompt();
 
     rig_udp(rig, COLO_PRIMARY, "answer");
     say(rig, COLO_SECONDARY, THEIRS, 2000, "first");
@@ -93,7 +104,7 @@ END_TEST
 /* Copies that work off the same in another order are no different, however long it takes them as long as they do. */
 START_TEST(in_another_order)
 {
-    Rig *rig = rig_new();
+    Rig *rig = prompt();
 
     for (int i = 0; i < 10; i++) {
         say(rig, COLO_PRIMARY, (uint16_t)(100 + i), 1000, "answer");
@@ -173,7 +184,7 @@ END_TEST
 /* The primary resets what the secondary serves: its daemon is being started anew, the secondary's is again already. */
 START_TEST(reset_by_one)
 {
-    Rig *rig = rig_new();
+    Rig *rig = prompt();
 
     rig_give(rig, COLO_PRIMARY, frame_tcp(&(Shape) { .guest_port = OURS }, 1000, 7, RST | ACK, NULL, 0, NULL, 0));
     rig_wait(rig, 5 * GRACE);
@@ -188,7 +199,7 @@ END_TEST
 /* The secondary's timer acknowledges when it likes. */
 START_TEST(only_to_be_acknowledged)
 {
-    Rig *rig = rig_new();
+    Rig *rig = prompt();
 
     say(rig, COLO_PRIMARY, OURS, 1000, "x");
     say(rig, COLO_SECONDARY, OURS, 1000, "x");
@@ -204,16 +215,155 @@ END_TEST
 /* A datagram that the secondary alone has sent says nothing about other flows. */
 START_TEST(chatter)
 {
+    Rig *rig = prompt();
+
+    say(rig, COLO_PRIMARY, OURS, 1000, "first");
+    say(rig, COLO_SECONDARY, OTHERS, 1000, "x");
+    say(rig, COLO_PRIMARY, OTHERS, 1000, "x");
+    rig_udp(rig, COLO_SECONDARY, "time?");
+    rig_wait(rig, RIG_TIMEOUT - GRACE);
+    rig_expect_asked(rig, 0, 0);
+    rig_free(rig);
+}
+END_TEST
+
+/* Nothing is known of how the guests work at first: they are given more time. */
+START_TEST(at_first)
+{
     Rig *rig = rig_new();
 
-    rig_udp(rig, COLO_SECONDARY, "other");
-    rig_udp(rig, COLO_PRIMARY, "one");
-    rig_udp(rig, COLO_SECONDARY, "one");
-    rig_udp(rig, COLO_PRIMARY, "other");    /* swapped: there will be a look at who is suspect */
-    rig_udp(rig, COLO_SECONDARY, "time?");
+    say(rig, COLO_PRIMARY, OURS, 1000, "first");
+    say(rig, COLO_SECONDARY, THEIRS, 2000, "first");
+    rig_wait(rig, AT_FIRST);
+    rig_expect_asked(rig, 0, 0);
+    rig_wait(rig, GRACE);
+    rig_expect_asked(rig, 1, COLO_REASON_PAYLOAD);
+    rig_free(rig);
+}
+END_TEST
+
+/* Where one copy's answer often comes long after the other's, they are given twice that; half a minute later nobody knows. */
+START_TEST(slow_answers)
+{
+    static const struct {
+        int64_t later, grace;
+    } cases[] = { { 0, 160 * MS }, { REMEMBERED / 2, 80 * MS }, { REMEMBERED, GRACE } };
+
+    for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+        for (int tcp = 0; tcp < 2; tcp++) {
+            Rig *rig = prompt();
+
+            for (int side = 0; side < COLO_SIDES; side++) {
+                if (tcp) {
+                    say(rig, side, OTHERS, 1000, "slow");
+                } else {
+                    rig_udp(rig, side, "slow");
+                }
+                rig_wait(rig, side == COLO_PRIMARY ? 80 * MS : cases[i].later);
+            }
+            say(rig, COLO_PRIMARY, OURS, 1000, "first");
+            say(rig, COLO_SECONDARY, THEIRS, 2000, "first");
+            rig_wait(rig, cases[i].grace - GRACE);
+            rig_expect_asked(rig, 0, 0);
+            rig_wait(rig, GRACE + MS);
+            rig_expect_asked(rig, 1, COLO_REASON_PAYLOAD);
+            rig_free(rig);
+        }
+    }
+}
+END_TEST
+
+/* Acknowledgements wait for the secondary's timer: that says nothing. */
+START_TEST(slow_acknowledgements)
+{
+    Rig *rig = prompt();
+
+    rig_give(rig, COLO_PRIMARY, frame_tcp(&(Shape) { .guest_port = OURS }, 1000, 50, ACK, NULL, 0, NULL, 0));
+    rig_wait(rig, 40 * MS);
+    rig_give(rig, COLO_SECONDARY, frame_tcp(&(Shape) { .guest_port = OURS }, 1000, 50, ACK, NULL, 0, NULL, 0));
+    ck_assert_uint_eq(rig_pending(rig), 1);
+    say(rig, COLO_PRIMARY, OURS, 1000, "first");
+    say(rig, COLO_SECONDARY, THEIRS, 2000, "first");
+    rig_wait(rig, GRACE);
+    rig_expect_asked(rig, 1, COLO_REASON_PAYLOAD);
+    rig_free(rig);
+}
+END_TEST
+
+/* What the secondary has left behind in a connection that is over says nothing for ever. */
+START_TEST(left_behind)
+{
+    Rig *rig = prompt();
+
+    say(rig, COLO_SECONDARY, THEIRS, 2000, "first");
+    rig_wait(rig, RIG_TIMEOUT);
     say(rig, COLO_PRIMARY, OURS, 1000, "first");
     rig_wait(rig, RIG_TIMEOUT - GRACE);
     rig_expect_asked(rig, 0, 0);
+    say(rig, COLO_SECONDARY, THEIRS, 2005, "second");       /* but what comes behind it does */
+    rig_wait(rig, GRACE - MS);
+    rig_expect_asked(rig, 0, 0);
+    rig_free(rig);
+
+    rig = prompt();
+    say(rig, COLO_SECONDARY, THEIRS, 2000, "first");
+    rig_wait(rig, RIG_TIMEOUT);
+    say(rig, COLO_PRIMARY, OURS, 1000, "first");
+    say(rig, COLO_SECONDARY, THEIRS, 2005, "second");
+    rig_wait(rig, GRACE);
+    rig_expect_asked(rig, 1, COLO_REASON_PAYLOAD);
+    rig_free(rig);
+}
+END_TEST
+
+/* A gap in the flow itself is no other flow: the secondary will close it. */
+START_TEST(gap)
+{
+    Rig *rig = prompt();
+
+    say(rig, COLO_PRIMARY, OURS, 1000, "firstsecond");
+    say(rig, COLO_SECONDARY, OURS, 1005, "second");
+    rig_wait(rig, 200 * MS);
+    rig_expect_asked(rig, 0, 0);
+    say(rig, COLO_SECONDARY, OURS, 1000, "first");
+    rig_expect(rig, ACK | PSH, 1000, 11);
+    rig_end_well(rig);
+}
+END_TEST
+
+/* A side that is not read only seems to be at rest. */
+START_TEST(not_read)
+{
+    Rig *rig = rig_new_at(0, 2);
+
+    rig_wait(rig, REMEMBERED);
+    say(rig, COLO_PRIMARY, OURS, 1000, "first");
+    say(rig, COLO_PRIMARY, OURS, 1005, "second");
+    ck_assert(!colo_comparator_may_read(rig->c, COLO_PRIMARY));
+    say(rig, COLO_SECONDARY, THEIRS, 2000, "first");
+    rig_wait(rig, 5 * GRACE);
+    rig_expect_asked(rig, 0, 0);
+    say(rig, COLO_SECONDARY, OURS, 1000, "first");
+    ck_assert(colo_comparator_may_read(rig->c, COLO_PRIMARY));
+    rig_wait(rig, 12 * GRACE);
+    rig_expect_asked(rig, 1, COLO_REASON_PAYLOAD);
+    rig_free(rig);
+}
+END_TEST
+
+/* What the primary sent before the beginning is what both start from, if the secondary says it again. */
+START_TEST(before_the_beginning)
+{
+    Rig *rig = prompt();
+
+    say(rig, COLO_PRIMARY, THEIRS, 1000, "old");
+    say(rig, COLO_SECONDARY, THEIRS, 1000, "ol");
+    say(rig, COLO_SECONDARY, THEIRS, 1002, "dnew");
+    say(rig, COLO_PRIMARY, OTHERS, 1000, "old");
+    say(rig, COLO_SECONDARY, OTHERS, 1001, "ld");
+    ck_assert_uint_eq(rig_held(rig, COLO_SECONDARY), 2);
+    rig_epoch(rig, COLO_PRIMARY);
+    ck_assert_uint_eq(rig_held(rig, COLO_SECONDARY), 1);
     rig_free(rig);
 }
 END_TEST
@@ -247,6 +397,13 @@ int main(void)
     tcase_add_test(tc, reset_by_one);
     tcase_add_test(tc, only_to_be_acknowledged);
     tcase_add_test(tc, chatter);
+    tcase_add_test(tc, at_first);
+    tcase_add_test(tc, slow_answers);
+    tcase_add_test(tc, slow_acknowledgements);
+    tcase_add_test(tc, left_behind);
+    tcase_add_test(tc, gap);
+    tcase_add_test(tc, not_read);
+    tcase_add_test(tc, before_the_beginning);
     tcase_add_test(tc, settled);
     suite_add_tcase(suite, tc);
     return run_suite(suite);
