@@ -42,6 +42,7 @@ typedef struct {
     bool primary_isn_set : 1;
     bool primary_end_set : 1;
     bool primary_grant_set : 1;
+    bool answered_set : 1;
     bool window_scale_set : 1;
     bool primary_rst_set : 1;
     bool primary_rst_acks : 1;      /* and that it carried an ACK */
@@ -60,9 +61,10 @@ typedef struct ColoCompareFlow {
     uint32_t count[COLO_SIDES];     /* packets in the queues below */
     bool known;                     /* it is not a new one */
     uint8_t spoke;                  /* bits, one for each side: not long ago, see openings.c */
-    uint32_t spoke_at;              /* when the last did, in units of 2^20 ns, modulo 2^32 */
     bool has_front;                 /* it is in the comparator's list of such flows */
     bool impossible;                /* the fragments that have come make up no datagram */
+    uint32_t spoke_at;              /* when the last did, in units of 2^20 ns, modulo 2^32 */
+    uint32_t answered;              /* TCP: the acknowledgement that came with what the primary has been let say last */
     ColoQueue primary;              /* held, in the order in which they came */
     ColoQueue secondary;            /* not compared yet; for TCP, sorted */
     struct ColoCompareFlow *next_front;
@@ -122,8 +124,8 @@ struct ColoComparator {
     int64_t suspect_at;             /* when a suspect packet's grace may end next (suspects.c), ns; INT64_MAX: none */
     int64_t crossed_at;             /* when to look whether the sides wait for each other in different flows, likewise */
     int64_t heard_at[COLO_SIDES];   /* when its last packet came, ns */
-    int64_t longest_wait;           /* for the like of something, of late, ns; and when that was: */
-    int64_t longest_wait_at;
+    int64_t asked_at;               /* in this epoch, ns */
+    int64_t answer_took;            /* from when a checkpoint was last asked for until there was one, ns */
     ColoOpening openings[COLO_OPENINGS];
     uint32_t openings_count;        /* in this epoch; the oldest make room */
     ColoFlowTable *flows;
@@ -189,18 +191,6 @@ void colo_compare_datagram(ColoComparator *c, ColoCompareFlow *f, ColoSide side,
 void colo_compare_check_suspects(ColoComparator *c);
 /* The same if the sides wait for each other in different flows. */
 void colo_compare_check_crossed(ColoComparator *c);
-/* Something of the primary's has been held for so long (ns) until its like came. */
-void colo_compare_note_wait(ColoComparator *c, int64_t waited);
-/* Nothing is known of that yet. */
-void colo_compare_forget_waits(ColoComparator *c);
-
-/* The like of the primary's held @p has come.  Short waits make no difference. */
-static inline void colo_compare_found(ColoComparator *c, const ColoPacket *p)
-{
-    if (c->now - p->arrival > COLO_GRACE / 2) {
-        colo_compare_note_wait(c, c->now - p->arrival);
-    }
-}
 
 /* openings.c */
 static inline bool colo_compare_has_spoken(const ColoCompareFlow *f, ColoSide side)

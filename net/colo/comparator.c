@@ -342,7 +342,6 @@ void colo_comparator_set_comparing(ColoComparator *c, bool comparing, int64_t no
     settle(c);
     colo_flow_table_clear(c->flows);
     drop_early(c);
-    colo_compare_forget_waits(c);
     /* The guests resume now, or have just done so: a mark that has come is the first. */
     memset(c->epochs_behind, 0, sizeof(c->epochs_behind));
     if (!comparing) {
@@ -378,6 +377,7 @@ static int64_t patience(const ColoComparator *c)
 static void ask(ColoComparator *c)
 {
     c->ask_at = INT64_MAX;
+    c->asked_at = c->now;
     c->ops->diverged(c->stats.last_reason, &c->stats.last_flow, c->opaque);
 }
 
@@ -611,6 +611,9 @@ static void take_early(ColoComparator *c)
 void colo_comparator_checkpoint(ColoComparator *c, int64_t now)
 {
     c->now = now;
+    if (c->asked && c->ask_at == INT64_MAX) {
+        c->answer_took = now - c->asked_at;
+    }
     settle(c);
     c->stats.checkpoints++;
     c->epochs_behind[COLO_PRIMARY]++;

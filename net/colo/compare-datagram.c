@@ -42,7 +42,6 @@ static void release_matched(ColoComparator *c, ColoCompareFlow *f)
     while ((p = f->primary.head) && p->matched) {
         colo_queue_remove(&f->primary, p);
         colo_compare_release(c, f, p);
-        colo_compare_found(c, p);
         colo_compare_drop(c, f, COLO_PRIMARY, p);
     }
 }

@@ -424,9 +424,6 @@ static void advance_queue(ColoComparator *c, ColoCompareFlow *f)
         colo_queue_remove(&f->primary, p);
         release_granted(c, f, p);
         if (p->held) {
-            if (!has_no_units(p)) {
-                colo_compare_found(c, p);
-            }
             colo_compare_drop(c, f, COLO_PRIMARY, p);
         }
     }
@@ -444,7 +441,7 @@ static void primary_opens(ColoComparator *c, ColoCompareFlow *f, const ColoPacke
     set_next(t, p->seq);
     t->primary_isn = p->seq;
     t->primary_isn_set = true;
-    t->primary_end_set = t->primary_grant_set = t->primary_rst_set = false;
+    t->primary_end_set = t->primary_grant_set = t->primary_rst_set = t->answered_set = false;
     t->window_scale = colo_packet_window_scale(p);
     t->window_scale_set = true;
     t->said = 0;
@@ -642,6 +639,8 @@ void colo_compare_tcp_released(ColoComparator *c, ColoCompareFlow *f, const Colo
         if (colo_packet_seq_len(p)) {
             t->primary_end = t->primary_end_set ? colo_seq_max(t->primary_end, p->seq_end) : p->seq_end;
             t->primary_end_set = true;
+            f->answered = p->ack;
+            t->answered_set = p->tcp_flags & COLO_TCP_ACK;
         }
         if (p->tcp_flags & COLO_TCP_ACK) {
             add_grant(&t->primary_grant, t->primary_grant_set, grant_of(t, p));

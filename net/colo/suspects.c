@@ -13,24 +13,22 @@
  * - anything, if the secondary is ahead in another flow: the two are crossed.  Copies that take the same locks in another order come to
  *   that: each waits for a client to go on whom only the other has answered.
  *
- * But so do copies that merely work off the same requests in another order, or whose windows let them send in another order.  What
- * tells them apart is that nothing moves any more.  For how long, depends on what the guests do: twice as long as anything has lately
- * had to wait for its like, and at least the grace.  That begins anew with each packet of either side; where other clients keep
- * them busy, a part of compare_timeout is enough, provided that the secondary goes on sending: one that stands still has not
- * decided otherwise.
+ * But so do copies that merely work off the same requests in another order.  What tells them apart is that nothing moves any more.  The
+ * grace begins anew with each packet of either side, and is at least twice what a checkpoint takes: to wait for longer than that costs
+ * more than to be wrong.  Where other clients keep the guests busy, a part of compare_timeout has to go by as well, in which
+ * the secondary goes on sending: one that stands still has not decided otherwise.
  *
- * Only streams tell that the secondary is ahead.  A datagram that only it has sent may be one that nobody will miss, and so may a segment
- * that has lain there for compare_timeout: the connection may be over, which is not always seen here.
+ * Only what answers a client counts on either side, that is the first to acknowledge more than what has left in its flow.  How much
+ * of a long answer comes at once is up to windows and timers, and the rest comes when the client has acknowledged that.
+ * Nor does a datagram that only the secondary has sent count, which may be one that nobody will miss, or a segment that has lain
+ * there for compare_timeout: its connection may be over, which is not always seen here.
  */
 
 #include "comparator-internal.h"
+#include "net/colo/seq.h"
 
 /* Of compare_timeout, where the guests are busy. */
 #define BUSY_PART 10
-
-/* A wait counts for the less the longer ago it was, ns; and what is reckoned with at first. */
-#define WAIT_REMEMBERED (30 * 1000 * 1000 * 1000LL)
-#define WAIT_AT_FIRST (100 * 1000 * 1000LL)
 
 /* Held packets that open a flow and are looked at, the oldest, when a grace may have ended. */
 #define OPENERS_MAX 256
@@ -80,58 +78,50 @@ void colo_compare_check_suspects(ColoComparator *c)
 
 /* Crossed waits */
 
-/* The longest wait of late, ns. */
-static int64_t usual_wait(const ColoComparator *c)
+/* True if @p says something new to what the client has said. */
+static bool is_answer(const ColoPacket *p)
 {
-    int64_t left = WAIT_REMEMBERED - (c->now - c->longest_wait_at);
+    const ColoCompareFlow *f = (const ColoCompareFlow *)p->flow;
 
-    return left > 0 ? c->longest_wait / 1000 * (left / (WAIT_REMEMBERED / 1000)) : 0;
+    return !f->tcp.answered_set || !(p->tcp_flags & COLO_TCP_ACK) || colo_seq_after(p->ack, f->answered);
 }
 
-void colo_compare_note_wait(ColoComparator *c, int64_t waited)
+/* True if the primary's held @p waits for the secondary to say (or reset) the same, not just to acknowledge something. */
+static bool waits_for_like(const ColoPacket *p)
 {
-    if (waited >= usual_wait(c)) {
-        c->longest_wait = waited;
-        c->longest_wait_at = c->now;
-    }
+    const ColoCompareFlow *f = (const ColoCompareFlow *)p->flow;
+
+    return p->class == COLO_CLASS_TCP ? (f->tcp.frontier == p && is_answer(p)) || p->tcp_flags & COLO_TCP_RST : !p->matched;
 }
 
-void colo_compare_forget_waits(ColoComparator *c)
-{
-    c->longest_wait = WAIT_AT_FIRST;
-    c->longest_wait_at = c->now;
-}
-
-/* The oldest packet of the primary's that waits for the secondary to say (or reset) the same, not just to acknowledge something. */
 static ColoPacket *find_waiting(const ColoComparator *c)
 {
-    for (ColoPacket *p = c->held[COLO_PRIMARY].oldest; p; p = p->newer) {
-        const ColoCompareFlow *f = (const ColoCompareFlow *)p->flow;
+    ColoPacket *p = c->held[COLO_PRIMARY].oldest;
 
-        if (p->class == COLO_CLASS_TCP ? f->tcp.frontier == p || p->tcp_flags & COLO_TCP_RST : !p->matched) {
-            return p;
-        }
+    while (p && !waits_for_like(p)) {
+        p = p->newer;
     }
-    return NULL;
+    return p;
 }
 
-/* The oldest segment by which the secondary is ahead of the waiting @p: in another flow, or in one that @p resets. */
+/* The oldest answer by which the secondary is ahead of the waiting @p: in another flow, or in one that @p resets. */
 static const ColoPacket *find_ahead(const ColoComparator *c, const ColoPacket *p)
 {
-    for (const ColoPacket *s = c->held[COLO_SECONDARY].oldest; s; s = s->newer) {
-        if (s->arrival + c->config.timeout > c->now && (s->flow != p->flow || p->tcp_flags & COLO_TCP_RST)) {
-            return s;
-        }
+    const ColoPacket *s = c->held[COLO_SECONDARY].oldest;
+
+    while (s && (s->arrival + c->config.timeout <= c->now || (s->flow == p->flow && !(p->tcp_flags & COLO_TCP_RST)) ||
+                 !is_answer(s))) {
+        s = s->newer;
     }
-    return NULL;
+    return s;
 }
 
 void colo_compare_check_crossed(ColoComparator *c)
 {
     ColoPacket *p = find_waiting(c);
     const ColoPacket *ahead = p ? find_ahead(c, p) : NULL;
-    int64_t wait = 2 * usual_wait(c);
-    int64_t at_rest = MAX(c->heard_at[COLO_PRIMARY], c->heard_at[COLO_SECONDARY]) + MAX(COLO_GRACE, wait);
+    int64_t grace = MAX(COLO_GRACE, 2 * c->answer_took);
+    int64_t at_rest = MAX(c->heard_at[COLO_PRIMARY], c->heard_at[COLO_SECONDARY]) + grace;
     int64_t busy;
 
     c->crossed_at = INT64_MAX;
@@ -142,7 +132,7 @@ void colo_compare_check_crossed(ColoComparator *c)
         c->crossed_at = c->now + COLO_GRACE;        /* whoever is not read seems to be at rest */
         return;
     }
-    busy = MAX(p->arrival, ahead->arrival) + c->config.timeout / BUSY_PART + wait;
+    busy = MAX(p->arrival, ahead->arrival) + c->config.timeout / BUSY_PART;
     if (at_rest <= c->now || c->heard_at[COLO_SECONDARY] >= busy) {
         colo_compare_diverged(c, p->tcp_flags & (COLO_TCP_SYN | COLO_TCP_FIN | COLO_TCP_RST) ? COLO_REASON_FLAGS : COLO_REASON_PAYLOAD,
                               (ColoCompareFlow *)p->flow);
