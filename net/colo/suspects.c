@@ -15,8 +15,8 @@
  *
  * But so do copies that merely work off the same requests in another order.  What tells them apart is that nothing moves any more.  The
  * grace begins anew with each packet of either side, and is at least twice what a checkpoint takes: to wait for longer than that costs
- * more than to be wrong.  Where other clients keep the guests busy, a part of compare_timeout has to go by as well, in which
- * the secondary goes on sending: one that stands still has not decided otherwise.
+ * more than to be wrong.  Where other clients keep the guests busy, it never ends; there a part of compare_timeout is enough, if
+ * the secondary goes on sending in it: one that stands still has not decided otherwise.
  *
  * Only what answers a client counts on either side, that is the first to acknowledge more than what has left in its flow.  How much
  * of a long answer comes at once is up to windows and timers, and the rest comes when the client has acknowledged that.
