@@ -42,7 +42,7 @@ typedef struct {
     bool primary_isn_set : 1;
     bool primary_end_set : 1;
     bool primary_grant_set : 1;
-    bool answered_set : 1;
+    bool answered_set : 1;          /* that of the flow, where there is room for it */
     bool window_scale_set : 1;
     bool primary_rst_set : 1;
     bool primary_rst_acks : 1;      /* and that it carried an ACK */
@@ -124,8 +124,7 @@ struct ColoComparator {
     int64_t suspect_at;             /* when a suspect packet's grace may end next (suspects.c), ns; INT64_MAX: none */
     int64_t crossed_at;             /* when to look whether the sides wait for each other in different flows, likewise */
     int64_t heard_at[COLO_SIDES];   /* when its last packet came, ns */
-    int64_t asked_at;               /* in this epoch, ns */
-    int64_t answer_took;            /* from when a checkpoint was last asked for until there was one, ns */
+    int64_t checkpoint_took;        /* the last that was asked for, from the divergence on, ns */
     ColoOpening openings[COLO_OPENINGS];
     uint32_t openings_count;        /* in this epoch; the oldest make room */
     ColoFlowTable *flows;

@@ -377,7 +377,6 @@ static int64_t patience(const ColoComparator *c)
 static void ask(ColoComparator *c)
 {
     c->ask_at = INT64_MAX;
-    c->asked_at = c->now;
     c->ops->diverged(c->stats.last_reason, &c->stats.last_flow, c->opaque);
 }
 
@@ -612,7 +611,7 @@ void colo_comparator_checkpoint(ColoComparator *c, int64_t now)
 {
     c->now = now;
     if (c->asked && c->ask_at == INT64_MAX) {
-        c->answer_took = now - c->asked_at;
+        c->checkpoint_took = now - c->stats.last_at;
     }
     settle(c);
     c->stats.checkpoints++;

@@ -639,8 +639,11 @@ void colo_compare_tcp_released(ColoComparator *c, ColoCompareFlow *f, const Colo
         if (colo_packet_seq_len(p)) {
             t->primary_end = t->primary_end_set ? colo_seq_max(t->primary_end, p->seq_end) : p->seq_end;
             t->primary_end_set = true;
+        }
+        /* A repetition, or a mere acknowledgement, may acknowledge what is not answered yet. */
+        if (!again && colo_packet_seq_len(p) && p->tcp_flags & COLO_TCP_ACK) {
             f->answered = p->ack;
-            t->answered_set = p->tcp_flags & COLO_TCP_ACK;
+            t->answered_set = true;
         }
         if (p->tcp_flags & COLO_TCP_ACK) {
             add_grant(&t->primary_grant, t->primary_grant_set, grant_of(t, p));

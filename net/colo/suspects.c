@@ -91,7 +91,10 @@ static bool waits_for_like(const ColoPacket *p)
 {
     const ColoCompareFlow *f = (const ColoCompareFlow *)p->flow;
 
-    return p->class == COLO_CLASS_TCP ? (f->tcp.frontier == p && is_answer(p)) || p->tcp_flags & COLO_TCP_RST : !p->matched;
+    if (p->class != COLO_CLASS_TCP) {
+        return !p->matched;
+    }
+    return p->tcp_flags & COLO_TCP_RST || (f->tcp.frontier == p && is_answer(p));
 }
 
 static ColoPacket *find_waiting(const ColoComparator *c)
@@ -104,13 +107,17 @@ static ColoPacket *find_waiting(const ColoComparator *c)
     return p;
 }
 
-/* The oldest answer by which the secondary is ahead of the waiting @p: in another flow, or in one that @p resets. */
+/* True if the secondary's held @s is an answer in another flow than that of the waiting @p, or in one that @p resets. */
+static bool is_ahead(const ColoComparator *c, const ColoPacket *s, const ColoPacket *p)
+{
+    return s->arrival + c->config.timeout > c->now && (s->flow != p->flow || p->tcp_flags & COLO_TCP_RST) && is_answer(s);
+}
+
 static const ColoPacket *find_ahead(const ColoComparator *c, const ColoPacket *p)
 {
     const ColoPacket *s = c->held[COLO_SECONDARY].oldest;
 
-    while (s && (s->arrival + c->config.timeout <= c->now || (s->flow == p->flow && !(p->tcp_flags & COLO_TCP_RST)) ||
-                 !is_answer(s))) {
+    while (s && !is_ahead(c, s, p)) {
         s = s->newer;
     }
     return s;
@@ -120,7 +127,7 @@ void colo_compare_check_crossed(ColoComparator *c)
 {
     ColoPacket *p = find_waiting(c);
     const ColoPacket *ahead = p ? find_ahead(c, p) : NULL;
-    int64_t grace = MAX(COLO_GRACE, 2 * c->answer_took);
+    int64_t grace = MAX(COLO_GRACE, 2 * c->checkpoint_took);
     int64_t at_rest = MAX(c->heard_at[COLO_PRIMARY], c->heard_at[COLO_SECONDARY]) + grace;
     int64_t busy;
 
@@ -134,7 +141,7 @@ void colo_compare_check_crossed(ColoComparator *c)
     }
     busy = MAX(p->arrival, ahead->arrival) + c->config.timeout / BUSY_PART;
     if (at_rest <= c->now || c->heard_at[COLO_SECONDARY] >= busy) {
-        colo_compare_diverged(c, p->tcp_flags & (COLO_TCP_SYN | COLO_TCP_FIN | COLO_TCP_RST) ? COLO_REASON_FLAGS : COLO_REASON_PAYLOAD,
+        colo_compare_diverged(c, p->class == COLO_CLASS_TCP && !p->payload_len ? COLO_REASON_FLAGS : COLO_REASON_PAYLOAD,
                               (ColoCompareFlow *)p->flow);
     } else {
         c->crossed_at = at_rest;

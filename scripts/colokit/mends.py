@@ -454,6 +454,7 @@ LONE_VCPU = Step(
                 text="true /* the devices' threads are others, too */"),
     ))
 
+
 WAKEUPS_7_2 = chardev_wakeups(
     Insert("chardev/char-io.c", "g_source_add_child_source(source, iwp->src);",
            "        g_source_set_can_recurse(iwp->src, TRUE);\n"),

@@ -523,6 +523,9 @@ static bool lock(Connection *conn)
     if (!conn->lock) {
         conn->lock = open("/lock", O_RDWR | O_CREAT, 0600);
     }
+    if (conn->lock < 0) {
+        die("/lock");
+    }
     do {
         clock_gettime(CLOCK_REALTIME, &now);
         usleep(now.tv_nsec / 64 % 8 * 1000);

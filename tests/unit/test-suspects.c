@@ -260,6 +260,25 @@ START_TEST(rest_of_an_answer)
 }
 END_TEST
 
+/* What is said again acknowledges a request that is answered only then. */
+START_TEST(answer_behind_a_repetition)
+{
+    static const Shape asked = { .guest_port = OURS };
+    Rig *rig = rig_new();
+
+    say(rig, COLO_PRIMARY, OURS, 1000, "some");
+    say(rig, COLO_SECONDARY, OURS, 1000, "some");
+    rig_give(rig, COLO_SECONDARY, frame_tcp(&asked, 1004, 8, ACK, NULL, 0, NULL, 0));
+    rig_give(rig, COLO_PRIMARY, frame_tcp(&asked, 1000, 8, ACK, NULL, 0, "some", 4));
+    ck_assert_uint_eq(rig_pending(rig), 2);
+    rig_give(rig, COLO_PRIMARY, frame_tcp(&asked, 1004, 8, ACK, NULL, 0, "next", 4));
+    say(rig, COLO_SECONDARY, THEIRS, 2000, "first");
+    rig_wait(rig, GRACE);
+    rig_expect_asked(rig, 1, COLO_REASON_PAYLOAD);
+    rig_free(rig);
+}
+END_TEST
+
 /* What the secondary has left behind in a connection that is over says nothing for ever. */
 START_TEST(left_behind)
 {
@@ -270,12 +289,9 @@ START_TEST(left_behind)
     say(rig, COLO_PRIMARY, OURS, 1000, "first");
     rig_wait(rig, RIG_TIMEOUT - GRACE);
     rig_expect_asked(rig, 0, 0);
-    say(rig, COLO_SECONDARY, THEIRS, 2005, "second");       /* but what comes behind it does */
-    rig_wait(rig, GRACE - MS);
-    rig_expect_asked(rig, 0, 0);
     rig_free(rig);
 
-    rig = rig_new();
+    rig = rig_new();        /* but what comes behind it does */
     say(rig, COLO_SECONDARY, THEIRS, 2000, "first");
     rig_wait(rig, RIG_TIMEOUT);
     say(rig, COLO_PRIMARY, OURS, 1000, "first");
@@ -314,7 +330,7 @@ START_TEST(not_read)
     rig_expect_asked(rig, 0, 0);
     say(rig, COLO_SECONDARY, OURS, 1000, "first");
     ck_assert(colo_comparator_may_read(rig->c, COLO_PRIMARY));
-    rig_wait(rig, 12 * GRACE);
+    rig_wait(rig, 2 * GRACE);
     rig_expect_asked(rig, 1, COLO_REASON_PAYLOAD);
     rig_free(rig);
 }
@@ -368,6 +384,7 @@ int main(void)
     tcase_add_test(tc, chatter);
     tcase_add_test(tc, costly_checkpoint);
     tcase_add_test(tc, rest_of_an_answer);
+    tcase_add_test(tc, answer_behind_a_repetition);
     tcase_add_test(tc, left_behind);
     tcase_add_test(tc, gap);
     tcase_add_test(tc, not_read);

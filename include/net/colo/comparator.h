@@ -19,8 +19,8 @@ typedef enum {
 
 /* Why a checkpoint was asked for. */
 typedef enum {
-    COLO_REASON_PAYLOAD,            /* both sides sent different bytes */
-    COLO_REASON_FLAGS,              /* one ended or began its stream where the other did not */
+    COLO_REASON_PAYLOAD,            /* both sides sent different bytes, or each what the other does not send */
+    COLO_REASON_FLAGS,              /* one began, ended or reset its stream where the other did not */
     COLO_REASON_OPTIONS,            /* different SYN options */
     COLO_REASON_TIMEOUT,            /* the secondary did not send the same in time */
     COLO_REASON_ACK,                /* the same, but only its acknowledgement is missing */
