@@ -215,6 +215,16 @@ void rig_expect_asked(const Rig *rig, int asked, ColoReason reason)
     }
 }
 
+void rig_expect_asked_after(Rig *rig, int64_t ns, ColoReason reason)
+{
+    int before = rig->asked;
+
+    rig_wait(rig, ns - 1);
+    ck_assert_int_eq(rig->asked, before);
+    rig_wait(rig, 1);
+    rig_expect_asked(rig, before + 1, reason);
+}
+
 uint32_t rig_held(const Rig *rig, ColoSide side)
 {
     return colo_comparator_stats(rig->c)->held[side];

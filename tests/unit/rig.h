@@ -74,6 +74,9 @@ void rig_expect_nothing(const Rig *rig);
 /* ... unless this many checkpoints have been asked for, the last one for @reason. */
 void rig_expect_asked(const Rig *rig, int asked, ColoReason reason);
 
+/* ... unless one checkpoint more is asked for, for @reason, when @ns have gone by, and not before. */
+void rig_expect_asked_after(Rig *rig, int64_t ns, ColoReason reason);
+
 uint32_t rig_held(const Rig *rig, ColoSide side);
 
 /* Shorthands for a plain flow. */

@@ -25,15 +25,6 @@ static void open_to(Rig *rig, ColoSide side, uint16_t port, uint16_t peer_port)
     rig_give(rig, side, frame_tcp(&s, side == COLO_PRIMARY ? 1000 : 2000, 0, SYN, NULL, 0, NULL, 0));
 }
 
-/* A checkpoint is asked for when a grace has gone by, and no earlier. */
-static void expect_grace(Rig *rig, ColoReason reason)
-{
-    rig_wait(rig, GRACE - 1);
-    rig_expect_asked(rig, 0, 0);
-    rig_wait(rig, 1);
-    rig_expect_asked(rig, 1, reason);
-}
-
 START_TEST(datagrams)
 {
     for (int side = 0; side < COLO_SIDES; side++) {
@@ -42,7 +33,7 @@ START_TEST(datagrams)
         ask(rig, side, 4000);
         rig_wait(rig, 5 * MS);
         ask(rig, !side, 5000);
-        expect_grace(rig, COLO_REASON_PAYLOAD);
+        rig_expect_asked_after(rig, GRACE, COLO_REASON_PAYLOAD);
         ck_assert_uint_eq(rig->flow.guest_port, 4000 + 1000 * side);
         rig_checkpoint(rig);
         ck_assert_uint_eq(rig_pending(rig), 1);
@@ -59,7 +50,7 @@ START_TEST(connections)
         open_to(rig, side, 4000, 443);
         rig_wait(rig, 5 * MS);
         open_to(rig, !side, 5000, 443);
-        expect_grace(rig, COLO_REASON_FLAGS);
+        rig_expect_asked_after(rig, GRACE, COLO_REASON_FLAGS);
         rig_free(rig);
     }
 }
@@ -73,7 +64,7 @@ START_TEST(late)
     ask(rig, COLO_PRIMARY, 4000);
     rig_wait(rig, 1000 * MS);
     ask(rig, COLO_SECONDARY, 5000);
-    expect_grace(rig, COLO_REASON_PAYLOAD);
+    rig_expect_asked_after(rig, GRACE, COLO_REASON_PAYLOAD);
     rig_free(rig);
 }
 END_TEST
@@ -90,7 +81,7 @@ START_TEST(grace_of_its_own)
     ask(rig, COLO_SECONDARY, 5000);
     rig_udp(rig, COLO_PRIMARY, "other");
     rig_udp(rig, COLO_SECONDARY, "one");
-    expect_grace(rig, COLO_REASON_PAYLOAD);
+    rig_expect_asked_after(rig, GRACE, COLO_REASON_PAYLOAD);
     rig_free(rig);
 }
 END_TEST
@@ -283,7 +274,7 @@ START_TEST(crowd)
     rig_udp(rig, COLO_PRIMARY, "one");
     rig_udp(rig, COLO_SECONDARY, "two");
     open_to(rig, COLO_SECONDARY, 5000, 443);
-    expect_grace(rig, COLO_REASON_PAYLOAD);
+    rig_expect_asked_after(rig, GRACE, COLO_REASON_PAYLOAD);
     rig_free(rig);
 
     rig = rig_new();

@@ -50,10 +50,7 @@ START_TEST(at_rest)
 {
     Rig *rig = crossed();
 
-    rig_wait(rig, GRACE - 1);
-    rig_expect_asked(rig, 0, 0);
-    rig_wait(rig, 1);
-    rig_expect_asked(rig, 1, COLO_REASON_PAYLOAD);
+    rig_expect_asked_after(rig, GRACE, COLO_REASON_PAYLOAD);
     ck_assert_uint_eq(rig->flow.guest_port, OURS);
     rig_checkpoint(rig);
     rig_expect(rig, ACK | PSH, 1000, 5);
@@ -70,10 +67,7 @@ START_TEST(secondary_first)
     say(rig, COLO_SECONDARY, THEIRS, 2000, "first");
     rig_wait(rig, 1000 * MS);
     say(rig, COLO_PRIMARY, OURS, 1000, "first");
-    rig_wait(rig, GRACE - 1);
-    rig_expect_asked(rig, 0, 0);
-    rig_wait(rig, 1);
-    rig_expect_asked(rig, 1, COLO_REASON_PAYLOAD);
+    rig_expect_asked_after(rig, GRACE, COLO_REASON_PAYLOAD);
     rig_free(rig);
 }
 END_TEST
@@ -227,10 +221,7 @@ START_TEST(costly_checkpoint)
     rig_checkpoint(rig);
     say(rig, COLO_PRIMARY, OTHERS, 1000, "first");
     say(rig, COLO_SECONDARY, THEIRS, 2000, "first");
-    rig_wait(rig, 100 * MS - 1);
-    rig_expect_asked(rig, 1, COLO_REASON_PAYLOAD);
-    rig_wait(rig, GRACE);
-    rig_expect_asked(rig, 2, COLO_REASON_PAYLOAD);
+    rig_expect_asked_after(rig, 100 * MS, COLO_REASON_PAYLOAD);
     rig_free(rig);
 }
 END_TEST
